@@ -1,0 +1,1 @@
+//! EVAL: data set annotations and frame-level metrics; pure.

@@ -1,0 +1,2 @@
+//! HUNT: saliency metrics, robust ranking, fitting and calibration; pure maths over
+//! (features, labels).

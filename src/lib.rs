@@ -1,0 +1,37 @@
+//! HeadHunt finds anomalies in video with a few attention heads of a frozen multimodal model.
+//!
+//! ```text
+//! bytes ─▶ video ─▶ frames ─▶ segment ─▶ clips ─▶ engine(model) ─▶ head features ─▶ score ─▶ p, p′, events ─▶ pipeline ─▶ rpc | cli
+//!                                                      features + labels ─▶ hunt ─▶ profile
+//! ```
+//!
+//! - [`video`]: bytes to frames; the only room that imports GStreamer.
+//! - [`segment`]: frames to segments of sampled frames; pure.
+//! - [`model`]: clips to head features; the only room that imports candle.
+//! - [`engine`]: one thread owns the resident model, with a bounded queue before it.
+//! - [`score`]: features to p, p′ and events; pure.
+//! - [`hunt`]: features and labels to ranked heads, a fitted scorer and a calibrated locator; pure.
+//! - [`profile`]: what hunting found, as a checksummed file.
+//! - [`eval`]: data set annotations and frame-level metrics; pure.
+//! - [`pipeline`]: composes the rooms into jobs.
+//! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
+//! - [`media`], [`head`]: the words that rooms share; [`error`], [`limits`]: the rules.
+
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod eval;
+pub mod head;
+pub mod hunt;
+pub mod limits;
+pub mod media;
+pub mod model;
+pub mod pipeline;
+pub mod profile;
+pub mod rpc;
+pub mod score;
+pub mod segment;
+pub mod telemetry;
+#[cfg(feature = "video")]
+pub mod video;

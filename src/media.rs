@@ -1,0 +1,196 @@
+//! The vocabulary of media: time, frames, gaps, and the seam between a source of frames and its
+//! users. Nothing here knows how bytes become frames.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::error::Result;
+
+/// Media time in nanoseconds since the first frame of the media.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MediaTime(i64);
+
+impl MediaTime {
+    /// The start of the media.
+    pub const ZERO: MediaTime = MediaTime(0);
+
+    /// From nanoseconds.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        MediaTime(nanos)
+    }
+
+    /// In nanoseconds.
+    pub const fn as_nanos(self) -> i64 {
+        self.0
+    }
+
+    /// In seconds; exact to about 0.1 µs over a year.
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+
+    /// Later by `span`, saturating.
+    #[must_use]
+    pub fn saturating_add(self, span: Duration) -> Self {
+        MediaTime(
+            self.0
+                .saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// Time from `earlier` to here; zero if `earlier` is later.
+    pub fn saturating_since(self, earlier: MediaTime) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for MediaTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}s", self.as_secs_f64())
+    }
+}
+
+/// An RGB picture, u8, rows of `width * 3` bytes without padding.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RgbImage {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `height * width * 3` bytes, row-major, R G B.
+    pub data: Vec<u8>,
+}
+
+impl fmt::Debug for RgbImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RgbImage({}x{})", self.width, self.height)
+    }
+}
+
+/// A decoded picture that is converted to RGB only when it is sampled.
+pub trait Picture: Send + Sync {
+    /// The picture in RGB (full range), with its own colorimetry and range, upright.
+    fn to_rgb(&self) -> Result<RgbImage>;
+
+    /// Memory it holds, bytes.
+    fn size_bytes(&self) -> usize;
+}
+
+/// Where and when a frame stands in the media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameStamp {
+    /// Zero-based count of decoded frames.
+    pub index: u64,
+    /// Presentation time; never before the frame decoded before it.
+    pub pts: MediaTime,
+    /// How long it is shown; estimated where the media does not say.
+    pub duration: Duration,
+}
+
+impl FrameStamp {
+    /// PTS + duration.
+    pub fn end(&self) -> MediaTime {
+        self.pts.saturating_add(self.duration)
+    }
+}
+
+/// A decoded frame.
+#[derive(Clone)]
+pub struct Frame {
+    /// Where and when.
+    pub stamp: FrameStamp,
+    /// What it shows.
+    pub picture: Arc<dyn Picture>,
+}
+
+/// Facts about a source, known when its first frame is decoded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MediaInfo {
+    /// Container, e.g. `mp4`, `matroska`, `mpegts`, `avi`.
+    pub container: String,
+    /// Codec, e.g. `h264`.
+    pub codec: String,
+    /// Width of an upright frame, pixels.
+    pub width: u32,
+    /// Height of an upright frame, pixels.
+    pub height: u32,
+    /// Declared frames per second; `None` where the file does not say or it varies.
+    pub declared_fps: Option<f64>,
+}
+
+/// Why a part of the media has no scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// The decoder could not decode part of the media.
+    DecodeError,
+    /// Media time jumped.
+    TimestampJump,
+    /// The connection to the source was lost.
+    ConnectionLost,
+    /// The source sent nothing for longer than the stall time.
+    Stalled,
+    /// The segment could not be scored in time and was dropped.
+    LoadShed,
+}
+
+impl GapReason {
+    /// Stable name for logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            GapReason::DecodeError => "decode_error",
+            GapReason::TimestampJump => "timestamp_jump",
+            GapReason::ConnectionLost => "connection_lost",
+            GapReason::Stalled => "stalled",
+            GapReason::LoadShed => "load_shed",
+        }
+    }
+}
+
+/// A part of the media that has no scores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gap {
+    /// End of the last good frame.
+    pub from: MediaTime,
+    /// Start of the next good frame.
+    pub to: MediaTime,
+    /// Why.
+    pub reason: GapReason,
+    /// Frames lost, as far as it can be known.
+    pub frames_lost: u64,
+    /// What happened, for people.
+    pub detail: String,
+}
+
+/// What a source yields, in media order: one `Opened`, then frames and gaps.
+#[derive(Clone)]
+pub enum MediaEvent {
+    /// Before the first frame.
+    Opened(MediaInfo),
+    /// The next frame.
+    Frame(Frame),
+    /// Frames are missing here; the next frame starts a new run.
+    Gap(Gap),
+}
+
+/// A source of decoded frames. It is pulled: a consumer that does not ask holds the decoder back.
+pub trait MediaSource: Send {
+    /// The next event, or `None` at the orderly end of the media. Blocks; returns
+    /// [`Kind::Cancelled`](crate::error::Kind::Cancelled) soon after its cancellation token fires.
+    fn next_event(&mut self) -> Result<Option<MediaEvent>>;
+}
+
+/// Encoded bytes as they arrive, e.g. from an upload. It is pulled like [`MediaSource`].
+pub trait ChunkSource: Send {
+    /// Waits at most `timeout` for more bytes.
+    fn next_chunk(&mut self, timeout: Duration) -> Result<ChunkEvent>;
+}
+
+/// What [`ChunkSource::next_chunk`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChunkEvent {
+    /// More bytes; may be empty.
+    Bytes(prost::bytes::Bytes),
+    /// Nothing within the timeout; ask again.
+    Pending,
+    /// The input ended in an orderly way.
+    End,
+}

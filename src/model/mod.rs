@@ -1,0 +1,1 @@
+//! MODEL: clips to head features; the only room that imports candle.

@@ -1,0 +1,67 @@
+//! What a detection tells its caller, in media order.
+
+use std::time::Duration;
+
+use crate::{
+    media::{FrameStamp, Gap, MediaInfo},
+    score::events::{EndReason, Event},
+};
+
+/// Whether a score can still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// p is final, p′ is smoothed over what is known so far.
+    Provisional,
+    /// Neither will change.
+    Final,
+}
+
+/// One segment's scores; every decoded frame of the segment carries them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SegmentScores {
+    /// Whether they can still change.
+    pub stage: Stage,
+    /// Zero-based count of the detection's segments.
+    pub segment: u64,
+    /// Every decoded frame of the segment, in decoding order.
+    pub frames: Vec<FrameStamp>,
+    /// p, 0..1.
+    pub probability: f64,
+    /// p′, 0..1.
+    pub smoothed: f64,
+}
+
+/// Totals of a detection that ended well.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Decoded frames; each had exactly one final score.
+    pub frames: u64,
+    /// Scored segments.
+    pub segments: u64,
+    /// Events, whole.
+    pub events: u64,
+    /// Gaps.
+    pub gaps: u64,
+    /// PTS + duration of the last frame.
+    pub duration: Duration,
+}
+
+/// One message of a detection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DetectEvent {
+    /// First.
+    Opened(MediaInfo),
+    /// Once per segment with [`Stage::Final`], and before that once with [`Stage::Provisional`]
+    /// where asked for.
+    Scores(SegmentScores),
+    /// An event began.
+    EventStarted(Event),
+    /// A running event grew.
+    EventUpdated(Event),
+    /// An event is over.
+    EventEnded(Event, EndReason),
+    /// A part of the media without scores.
+    Gap(Gap),
+    /// Last.
+    Summary(Summary),
+}

@@ -1,0 +1,3 @@
+//! PIPELINE: composes the rooms into jobs; the only orchestration, no arithmetic.
+
+pub mod event;

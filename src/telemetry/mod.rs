@@ -1,0 +1,1 @@
+//! TELEMETRY: metrics, their exporter, logging and shutdown.

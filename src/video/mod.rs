@@ -1,0 +1,1 @@
+//! VIDEO: bytes to frames; the only room that imports GStreamer.
