@@ -1,6 +1,8 @@
 //! The house's order, read from the source: which room may use which, and which crate belongs to
 //! one room alone. See ARCHITECTURE.md.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -29,14 +31,45 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("eval", &[]),
         (
             "pipeline",
-            &["video", "segment", "model", "engine", "score", "profile", "hunt", "eval", "telemetry"],
+            &[
+                "video",
+                "segment",
+                "model",
+                "engine",
+                "score",
+                "profile",
+                "hunt",
+                "eval",
+                "telemetry",
+            ],
         ),
-        ("rpc", &["pipeline", "config", "telemetry", "engine", "profile", "score", "video"]),
+        (
+            "rpc",
+            &[
+                "pipeline",
+                "config",
+                "telemetry",
+                "engine",
+                "profile",
+                "score",
+                "video",
+            ],
+        ),
         (
             "cli",
             &[
-                "config", "telemetry", "video", "segment", "model", "engine", "score", "profile",
-                "hunt", "eval", "pipeline", "rpc",
+                "config",
+                "telemetry",
+                "video",
+                "segment",
+                "model",
+                "engine",
+                "score",
+                "profile",
+                "hunt",
+                "eval",
+                "pipeline",
+                "rpc",
             ],
         ),
         ("lib", &[]),
@@ -79,7 +112,13 @@ fn sources() -> Vec<(PathBuf, String, String)> {
         .into_iter()
         .map(|path| {
             let relative = path.strip_prefix(&src).unwrap();
-            let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+            let first = relative
+                .components()
+                .next()
+                .unwrap()
+                .as_os_str()
+                .to_str()
+                .unwrap();
             let room = first.trim_end_matches(".rs").to_owned();
             let code = fs::read_to_string(&path)
                 .unwrap()
@@ -132,8 +171,10 @@ fn rooms_used(code: &str) -> BTreeSet<String> {
                 used.insert(name);
             }
         } else {
-            let name: String =
-                rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
             used.insert(name);
         }
     }
@@ -174,7 +215,10 @@ fn owned_crates_stay_in_their_room() {
                 before && code[at + name.len()..].starts_with("::")
             });
             if named && !owners.contains(&room.as_str()) {
-                wrong.push(format!("{}: `{name}` belongs to {owners:?}", file.display()));
+                wrong.push(format!(
+                    "{}: `{name}` belongs to {owners:?}",
+                    file.display()
+                ));
             }
         }
     }
@@ -186,14 +230,24 @@ fn the_pure_rooms_stay_pure() {
     let mut wrong = Vec::new();
     for (file, room, code) in sources() {
         if ["segment", "score"].contains(&room.as_str()) {
-            for word in ["async ", "tokio", "std::fs", "std::net", "std::env", "SystemTime"] {
+            for word in [
+                "async ",
+                "tokio",
+                "std::fs",
+                "std::net",
+                "std::env",
+                "SystemTime",
+            ] {
                 if code.contains(word) {
                     wrong.push(format!("{}: `{word}` in a pure room", file.display()));
                 }
             }
         }
         if !["config", "cli"].contains(&room.as_str()) && code.contains("env::var") {
-            wrong.push(format!("{}: only `config` reads the environment", file.display()));
+            wrong.push(format!(
+                "{}: only `config` reads the environment",
+                file.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
