@@ -106,7 +106,7 @@ pub struct ProfileSettings {
 pub struct EngineSettings {
     /// Segments that may wait.
     pub queue_capacity_segments: usize,
-    /// Segments in one forward pass.
+    /// Segments in one forward pass; 0: what suits the device.
     pub max_batch_segments: usize,
     /// How long a batch waits to fill.
     #[serde(rename = "batch_wait_s", deserialize_with = "seconds")]
@@ -209,16 +209,15 @@ impl Settings {
         let e = &self.engine;
         within(
             "engine.queue_capacity_segments",
-            e.queue_capacity_segments,
-            1..=4096,
+            e.queue_capacity_segments, 3..=limits::QUEUE_CAPACITY_MAX_SEGMENTS,
         )?;
-        within("engine.max_batch_segments", e.max_batch_segments, 1..=64)?;
+        within("engine.max_batch_segments", e.max_batch_segments, 0..=limits::BATCH_CLIPS_MAX)?;
         lasts("engine.batch_wait_s", e.batch_wait, 0.0..=10.0)?;
         lasts("engine.max_queue_wait_s", e.max_queue_wait, 1.0..=86_400.0)?;
         lasts(
             "engine.heartbeat_timeout_s",
             e.heartbeat_timeout,
-            1.0..=86_400.0,
+            0.1..=86_400.0,
         )?;
         let v = &self.video;
         let most = u64::from(limits::FRAME_MAX_SIDE).pow(2);

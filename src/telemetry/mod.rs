@@ -1,1 +1,6 @@
 //! TELEMETRY: metrics, their exporter, logging and shutdown.
+
+pub mod exporter;
+pub mod logging;
+pub mod server;
+pub mod shutdown;
