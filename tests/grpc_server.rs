@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use common::{
     PATIENCE,
@@ -370,12 +370,11 @@ async fn every_admin_rpc_is_unimplemented_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_clients_at_once_get_their_own_frames() {
-    let server = Arc::new(TestServer::start("").await);
+    let server = TestServer::start("").await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..8u64 {
-        let server = server.clone();
+        let mut client = server.client().await;
         tasks.spawn(async move {
-            let mut client = server.client().await;
             let frames = 48 * (2 + n) + n;
             let bytes = video(&vec![(n * 20) as u8; frames as usize]);
             let seen = common::detect::detect(&mut client, open(""), &bytes, 61)
@@ -393,4 +392,5 @@ async fn eight_clients_at_once_get_their_own_frames() {
     sessions.dedup();
     assert_eq!(sessions.len(), 8);
     server.is_as_it_was().await;
+    server.stop().await;
 }

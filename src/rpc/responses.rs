@@ -129,10 +129,11 @@ mod tests {
     use crate::error::Kind;
 
     const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(20);
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_reader_that_stops_is_ended_and_still_gets_what_waited_and_the_status() {
-        let (responder, end, mut stream) = responses(2, LONG, CancellationToken::new());
+        let (responder, end, mut stream) = responses(2, SHORT, CancellationToken::new());
         responder.send(DetectResponse::default()).await.unwrap();
         responder.send(DetectResponse::default()).await.unwrap();
         let error = responder.send(DetectResponse::default()).await.unwrap_err();
@@ -147,7 +148,7 @@ mod tests {
         assert!(stream.next().await.is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn flush_waits_for_the_reader() {
         let (responder, end, mut stream) = responses(3, LONG, CancellationToken::new());
         for _ in 0..3 {
@@ -158,12 +159,12 @@ mod tests {
             while let Some(response) = stream.next().await {
                 response.unwrap();
                 n += 1;
-                // Slow, but never silent for as long as the timeout.
-                time::sleep(LONG * 2 / 3).await;
+                time::sleep(SHORT).await;
             }
             n
         });
         responder.flush().await.unwrap();
+        assert_eq!(responder.queue.capacity(), 3);
         drop(responder);
         end.send(Ok(())).unwrap();
         assert_eq!(reader.await.unwrap(), 3);

@@ -53,6 +53,7 @@ pub async fn serve(
     let ending = CancellationToken::new();
     let _end_on_exit = ending.clone().drop_guard();
     let reporter = HealthReporter::new();
+    health::begin(&reporter).await;
     let health_service = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
     let handler = DetectionHandler {
         admission: Admission::new(settings.streams.max_streams, shutdown.clone()),
@@ -70,7 +71,6 @@ pub async fn serve(
     let keeper = tokio::spawn(health::keep(
         reporter,
         parts.engine,
-        settings.engine.heartbeat_timeout,
         shutdown.clone(),
     ));
 

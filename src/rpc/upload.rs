@@ -180,16 +180,16 @@ mod tests {
     async fn the_sender_is_held_back_by_bytes_and_let_go_by_a_reader() {
         let (sender, mut source) = upload(1000);
         assert!(sender.send(Bytes::from(vec![0; 900])).await);
-        let blocked = sender.send(Bytes::from(vec![0; 101]));
-        tokio::pin!(blocked);
-        assert!(futures_poll_once(blocked.as_mut()).await.is_none());
+        let mut blocked = Box::pin(sender.send(Bytes::from(vec![0; 101])));
+        assert!(poll_once(blocked.as_mut()).await.is_none());
         let mut source = tokio::task::spawn_blocking(move || {
             assert!(matches!(source.next_chunk(WAIT), Ok(ChunkEvent::Bytes(b)) if b.len() == 900));
             source
         })
         .await
         .unwrap();
-        assert!(blocked.await);
+        assert!(blocked.as_mut().await);
+        drop(blocked);
         // Larger than the budget: passes once nothing else waits.
         let large = tokio::spawn(async move { sender.send(Bytes::from(vec![1; 5000])).await });
         tokio::task::spawn_blocking(move || {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     /// The future's output if it is ready at once.
-    async fn futures_poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
         std::future::poll_fn(|cx| match std::pin::Pin::new(&mut future).poll(cx) {
             std::task::Poll::Ready(out) => std::task::Poll::Ready(Some(out)),
             std::task::Poll::Pending => std::task::Poll::Ready(None),
