@@ -22,7 +22,11 @@ use tonic_types::StatusExt as _;
 fn field(status: &Status) -> String {
     let details = status.get_error_details();
     let violations = details.bad_request().map(|b| b.field_violations.clone());
-    violations.unwrap_or_default().first().map(|v| v.field.clone()).unwrap_or_default()
+    violations
+        .unwrap_or_default()
+        .first()
+        .map(|v| v.field.clone())
+        .unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +44,11 @@ async fn every_frame_gets_one_final_score_whatever_the_chunking() {
         assert_eq!(opened.media.as_ref().unwrap().container, "raw");
         assert_eq!(opened.media.as_ref().unwrap().declared_fps, 30.0);
         assert!(seen.scores(ScoreStage::Provisional).is_empty());
-        let scores: Vec<_> = seen.scores(ScoreStage::Final).into_iter().cloned().collect();
+        let scores: Vec<_> = seen
+            .scores(ScoreStage::Final)
+            .into_iter()
+            .cloned()
+            .collect();
         let events: Vec<_> = seen.ended_events().into_iter().cloned().collect();
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].reason(), EventEndReason::BelowThreshold);
@@ -81,7 +89,9 @@ async fn provisional_scores_come_where_asked_for_and_before_the_final_ones() {
     if let Some(Ask::Open(open)) = &mut first.message {
         open.options = Some(proto::DetectOptions { provisional: true });
     }
-    let seen = detect(&mut client, first, &flash(3, 2, 5), 50).await.unwrap();
+    let seen = detect(&mut client, first, &flash(3, 2, 5), 50)
+        .await
+        .unwrap();
     seen.check_frames(8 * 48 + 5);
     let provisional = seen.scores(ScoreStage::Provisional);
     assert_eq!(provisional.len(), 9);
@@ -106,7 +116,9 @@ async fn damage_is_a_gap_and_the_rest_is_scored() {
     let mut client = server.client().await;
     let mut frames = vec![10u8; 100];
     frames[60] = DAMAGE;
-    let seen = detect(&mut client, open(""), &video(&frames), 9).await.unwrap();
+    let seen = detect(&mut client, open(""), &video(&frames), 9)
+        .await
+        .unwrap();
     seen.check_frames(99);
     let gap = seen
         .messages
@@ -151,7 +163,10 @@ async fn a_chunk_of_4_mib_fits_and_a_larger_one_does_not() {
     let status = send_all(&mut client, vec![open(""), chunk(&bytes)])
         .await
         .unwrap_err();
-    assert_eq!((status.code(), field(&status).as_str()), (Code::InvalidArgument, "chunk"));
+    assert_eq!(
+        (status.code(), field(&status).as_str()),
+        (Code::InvalidArgument, "chunk")
+    );
     assert!(status.message().contains("4194305"), "{status:?}");
     server.is_as_it_was().await;
     server.stop().await;
@@ -165,17 +180,28 @@ async fn a_message_over_the_limit_is_refused_by_its_size() {
     let status = send_all(&mut client, vec![open(""), chunk(&bytes)])
         .await
         .unwrap_err();
-    assert_eq!((status.code(), field(&status).as_str()), (Code::InvalidArgument, "chunk"));
+    assert_eq!(
+        (status.code(), field(&status).as_str()),
+        (Code::InvalidArgument, "chunk")
+    );
     assert!(status.message().contains("4194304"), "{status:?}");
     // The same as first message.
-    let status = send_all(&mut client, vec![chunk(&bytes)]).await.unwrap_err();
+    let status = send_all(&mut client, vec![chunk(&bytes)])
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     server.is_as_it_was().await;
     server.stop().await;
 }
 
 /// Requests, the code and the field they get, and a word of the message.
-fn bad_requests() -> Vec<(&'static str, Vec<DetectRequest>, Code, &'static str, &'static str)> {
+fn bad_requests() -> Vec<(
+    &'static str,
+    Vec<DetectRequest>,
+    Code,
+    &'static str,
+    &'static str,
+)> {
     let good = || chunk(&flash(1, 1, 0));
     let stop = || ask(Ask::Stop(proto::Stop {}));
     let uri = |uri: &str| {
@@ -189,11 +215,41 @@ fn bad_requests() -> Vec<(&'static str, Vec<DetectRequest>, Code, &'static str, 
     use Code::{FailedPrecondition, InvalidArgument, NotFound, Unimplemented};
     vec![
         ("empty stream", vec![], InvalidArgument, "open", "empty"),
-        ("chunk first", vec![good(), open("")], InvalidArgument, "open", "`chunk` came first"),
-        ("stop first", vec![stop()], InvalidArgument, "open", "`stop` came first"),
-        ("empty message first", vec![nothing()], InvalidArgument, "open", "no content"),
-        ("empty message", vec![open(""), nothing()], InvalidArgument, "chunk", "no content"),
-        ("two opens", vec![open(""), open("")], InvalidArgument, "open", "second `open`"),
+        (
+            "chunk first",
+            vec![good(), open("")],
+            InvalidArgument,
+            "open",
+            "`chunk` came first",
+        ),
+        (
+            "stop first",
+            vec![stop()],
+            InvalidArgument,
+            "open",
+            "`stop` came first",
+        ),
+        (
+            "empty message first",
+            vec![nothing()],
+            InvalidArgument,
+            "open",
+            "no content",
+        ),
+        (
+            "empty message",
+            vec![open(""), nothing()],
+            InvalidArgument,
+            "chunk",
+            "no content",
+        ),
+        (
+            "two opens",
+            vec![open(""), open("")],
+            InvalidArgument,
+            "open",
+            "second `open`",
+        ),
         (
             "open after a chunk",
             vec![open(""), good(), open("")],
@@ -201,10 +257,28 @@ fn bad_requests() -> Vec<(&'static str, Vec<DetectRequest>, Code, &'static str, 
             "open",
             "second `open`",
         ),
-        ("stop on an upload", vec![open(""), good(), stop()], InvalidArgument, "stop", "`stop`"),
-        ("no source", vec![no_source], InvalidArgument, "open.source", "`upload`"),
+        (
+            "stop on an upload",
+            vec![open(""), good(), stop()],
+            InvalidArgument,
+            "stop",
+            "`stop`",
+        ),
+        (
+            "no source",
+            vec![no_source],
+            InvalidArgument,
+            "open.source",
+            "`upload`",
+        ),
         ("no bytes", vec![open("")], InvalidArgument, "", "no video"),
-        ("empty chunk alone", vec![open(""), chunk(b"")], InvalidArgument, "", "no video"),
+        (
+            "empty chunk alone",
+            vec![open(""), chunk(b"")],
+            InvalidArgument,
+            "",
+            "no video",
+        ),
         (
             "a text file",
             vec![open(""), chunk(b"Dear sir or madam, this is no video.")],
@@ -212,9 +286,27 @@ fn bad_requests() -> Vec<(&'static str, Vec<DetectRequest>, Code, &'static str, 
             "",
             "no video",
         ),
-        ("a cut magic", vec![open(""), chunk(b"RA")], InvalidArgument, "", "no video"),
-        ("zero frames", vec![open(""), chunk(b"RAWV")], InvalidArgument, "", "frame"),
-        ("unknown profile", vec![open("nobody"), good()], NotFound, "open.profile", "`nobody`"),
+        (
+            "a cut magic",
+            vec![open(""), chunk(b"RA")],
+            InvalidArgument,
+            "",
+            "no video",
+        ),
+        (
+            "zero frames",
+            vec![open(""), chunk(b"RAWV")],
+            InvalidArgument,
+            "",
+            "frame",
+        ),
+        (
+            "unknown profile",
+            vec![open("nobody"), good()],
+            NotFound,
+            "open.profile",
+            "`nobody`",
+        ),
         (
             "a path as profile",
             vec![open("../../etc/passwd")],
@@ -236,9 +328,27 @@ fn bad_requests() -> Vec<(&'static str, Vec<DetectRequest>, Code, &'static str, 
             "open.profile",
             "`damaged`",
         ),
-        ("rtsp source", vec![uri("rtsp://ann:pw@cam/1")], Unimplemented, "", "rtsp://"),
-        ("file source", vec![uri("file:///etc/passwd")], Unimplemented, "", "file://"),
-        ("no uri", vec![uri("camera 1")], InvalidArgument, "open.uri.uri", "schemes"),
+        (
+            "rtsp source",
+            vec![uri("rtsp://ann:pw@cam/1")],
+            Unimplemented,
+            "",
+            "rtsp://",
+        ),
+        (
+            "file source",
+            vec![uri("file:///etc/passwd")],
+            Unimplemented,
+            "",
+            "file://",
+        ),
+        (
+            "no uri",
+            vec![uri("camera 1")],
+            InvalidArgument,
+            "open.uri.uri",
+            "schemes",
+        ),
     ]
 }
 
@@ -256,7 +366,10 @@ async fn bad_requests_get_a_status_that_names_the_fault_and_leave_the_server_as_
         assert!(status.message().contains(word), "{what}: {status:?}");
         for inside in ["/srv", "passwd", "ann:", "src/"] {
             let told = format!("{status:?}").replace("no profile `../../etc/passwd`", "");
-            assert!(!status.message().contains(inside) || !told.contains(inside), "{what}: {told}");
+            assert!(
+                !status.message().contains(inside) || !told.contains(inside),
+                "{what}: {told}"
+            );
         }
         server.is_as_it_was().await;
     }
@@ -279,8 +392,14 @@ async fn bytes_that_are_no_message_are_refused() {
     let codec: tonic_prost::ProstCodec<proto::UploadSource, proto::DetectResponse> =
         tonic_prost::ProstCodec::default();
     let request = tonic::Request::new(tokio_stream::iter([broken]));
-    let mut responses = grpc.streaming(request, path, codec).await.unwrap().into_inner();
-    let status = common::within("status", responses.message()).await.unwrap_err();
+    let mut responses = grpc
+        .streaming(request, path, codec)
+        .await
+        .unwrap()
+        .into_inner();
+    let status = common::within("status", responses.message())
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     assert!(status.message().contains("DetectRequest"), "{status:?}");
     server.is_as_it_was().await;
@@ -301,8 +420,14 @@ async fn what_this_version_does_not_do_says_so_by_name() {
     assert_eq!(status.code(), Code::Unimplemented);
     assert!(status.message().contains("Watch") && status.message().contains("rtsp://"));
     assert!(!status.message().contains("ann"));
-    let status = client.watch(proto::WatchRequest::default()).await.unwrap_err();
-    assert_eq!((status.code(), field(&status).as_str()), (Code::InvalidArgument, "source.uri"));
+    let status = client
+        .watch(proto::WatchRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), field(&status).as_str()),
+        (Code::InvalidArgument, "source.uri")
+    );
     let status = client
         .report_feedback(proto::ReportFeedbackRequest::default())
         .await
@@ -314,12 +439,19 @@ async fn what_this_version_does_not_do_says_so_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn info_tells_model_profile_and_capacity() {
-    let server = TestServer::start("streams.max_streams = 5\nengine.queue_capacity_segments = 9").await;
+    let server =
+        TestServer::start("streams.max_streams = 5\nengine.queue_capacity_segments = 9").await;
     let info = server.info().await;
     assert_eq!(info.version, env!("CARGO_PKG_VERSION"));
     let model = info.model.unwrap();
-    assert_eq!((model.name.as_str(), model.device.as_str()), ("brightness", "cpu"));
-    assert_eq!((model.layers, model.heads, model.resident_layers), (4, 2, 3));
+    assert_eq!(
+        (model.name.as_str(), model.device.as_str()),
+        ("brightness", "cpu")
+    );
+    assert_eq!(
+        (model.layers, model.heads, model.resident_layers),
+        (4, 2, 3)
+    );
     assert_eq!(model.fingerprint, common::probe::fingerprint(3));
     assert_eq!(info.active_profile, "cam");
     assert_eq!(info.active_profile_version.len(), 64);

@@ -26,7 +26,9 @@ async fn scrape(address: SocketAddr) -> String {
         .await
         .unwrap();
     let mut answer = String::new();
-    within("metrics", stream.read_to_string(&mut answer)).await.unwrap();
+    within("metrics", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     answer
 }
@@ -52,7 +54,9 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
     let bytes = flash(2, 2, 5);
     detect(&mut client, open(""), &bytes, 33).await.unwrap();
     send_all(&mut client, vec![chunk(b"x")]).await.unwrap_err();
-    send_all(&mut client, vec![open("nobody")]).await.unwrap_err();
+    send_all(&mut client, vec![open("nobody")])
+        .await
+        .unwrap_err();
     eventually("idle", || server.is_idle()).await;
 
     let text = scrape(address).await;
@@ -60,8 +64,14 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     };
     is(r#"headhunt_rpcs_total{method="Detect",code="ok"}"#, 1.0);
-    is(r#"headhunt_rpcs_total{method="Detect",code="invalid_argument"}"#, 1.0);
-    is(r#"headhunt_rpcs_total{method="Detect",code="not_found"}"#, 1.0);
+    is(
+        r#"headhunt_rpcs_total{method="Detect",code="invalid_argument"}"#,
+        1.0,
+    );
+    is(
+        r#"headhunt_rpcs_total{method="Detect",code="not_found"}"#,
+        1.0,
+    );
     is("headhunt_streams", 0.0);
     is("headhunt_upload_bytes_total", bytes.len() as f64);
     is("headhunt_stream_duration_seconds_count", 3.0);
@@ -70,10 +80,14 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
     is(r#"headhunt_queue_depth_segments{lane="upload"}"#, 0.0);
     is(r#"headhunt_queue_wait_seconds_count{lane="upload"}"#, 7.0);
     for bucket in exporter::WAIT_BUCKETS_S {
-        let series = format!(r#"headhunt_queue_wait_seconds_bucket{{lane="upload",le="{bucket}"}}"#);
+        let series =
+            format!(r#"headhunt_queue_wait_seconds_bucket{{lane="upload",le="{bucket}"}}"#);
         assert!(value(&text, &series).is_some(), "{series} in\n{text}");
     }
-    is(r#"headhunt_queue_wait_seconds_bucket{lane="upload",le="+Inf"}"#, 7.0);
+    is(
+        r#"headhunt_queue_wait_seconds_bucket{lane="upload",le="+Inf"}"#,
+        7.0,
+    );
     for stage in ["decode", "preprocess", "pass", "score"] {
         for bucket in exporter::STAGE_BUCKETS_S {
             let series =
@@ -88,16 +102,19 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
         ("headhunt_stage_seconds", "histogram"),
         ("headhunt_stream_duration_seconds", "histogram"),
     ] {
-        assert!(text.contains(&format!("# HELP {series} ")), "{series} in\n{text}");
-        assert!(text.contains(&format!("# TYPE {series} {kind}\n")), "{series} in\n{text}");
+        assert!(
+            text.contains(&format!("# HELP {series} ")),
+            "{series} in\n{text}"
+        );
+        assert!(
+            text.contains(&format!("# TYPE {series} {kind}\n")),
+            "{series} in\n{text}"
+        );
     }
     // Every series is ours.
-    let strange = text
-        .split_once("\r\n\r\n")
-        .unwrap()
-        .1
-        .lines()
-        .find(|line| line.contains('{') && !line.starts_with("headhunt_") && !line.starts_with('#'));
+    let strange = text.split_once("\r\n\r\n").unwrap().1.lines().find(|line| {
+        line.contains('{') && !line.starts_with("headhunt_") && !line.starts_with('#')
+    });
     assert_eq!(strange, None);
 
     // A running stream shows, and its end too.

@@ -187,7 +187,11 @@ async fn health(server: &TestServer, service: &str) -> Result<ServingStatus, Sta
 #[tokio::test(flavor = "multi_thread")]
 async fn health_follows_the_models_thread_and_the_shutdown() {
     let server = TestServer::start("engine.heartbeat_timeout_s = 2").await;
-    for service in ["", "headhunt.v1.DetectionService", "headhunt.v1.AdminService"] {
+    for service in [
+        "",
+        "headhunt.v1.DetectionService",
+        "headhunt.v1.AdminService",
+    ] {
         eventually("serving after warm-up", || async {
             health(&server, service).await.unwrap() == ServingStatus::Serving
         })
@@ -268,9 +272,9 @@ async fn both_reflections_list_every_service() {
     ];
     let request = v1::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(
-            v1::server_reflection_request::MessageRequest::ListServices(String::new()),
-        ),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
     };
     let mut client =
         v1::server_reflection_client::ServerReflectionClient::new(server.channel().await);
@@ -286,7 +290,10 @@ async fn both_reflections_list_every_service() {
         panic!("{response:?}");
     };
     let names: Vec<_> = list.service.into_iter().map(|s| s.name).collect();
-    assert!(expected.iter().all(|e| names.iter().any(|n| n == e)), "{names:?}");
+    assert!(
+        expected.iter().all(|e| names.iter().any(|n| n == e)),
+        "{names:?}"
+    );
 
     let request = v1alpha::ServerReflectionRequest {
         host: String::new(),
@@ -321,10 +328,15 @@ async fn grpc_web_over_http_1_answers() {
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&[0; 5]).await.unwrap();
     let mut answer = Vec::new();
-    within("answer", stream.read_to_end(&mut answer)).await.unwrap();
+    within("answer", stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
     let text = String::from_utf8_lossy(&answer).to_lowercase();
     assert!(text.starts_with("http/1.1 200"), "{text}");
-    assert!(text.contains("content-type: application/grpc-web+proto"), "{text}");
+    assert!(
+        text.contains("content-type: application/grpc-web+proto"),
+        "{text}"
+    );
     assert!(text.contains("brightness"), "{text}");
     assert!(text.contains("grpc-status:0"), "{text}");
     server.stop().await;
@@ -385,7 +397,10 @@ async fn eight_clients_at_once_get_their_own_frames() {
         });
     }
     let mut sessions = Vec::new();
-    while let Some(session) = tokio::time::timeout(PATIENCE, tasks.join_next()).await.unwrap() {
+    while let Some(session) = tokio::time::timeout(PATIENCE, tasks.join_next())
+        .await
+        .unwrap()
+    {
         sessions.push(session.unwrap());
     }
     sessions.sort();

@@ -209,9 +209,14 @@ impl Settings {
         let e = &self.engine;
         within(
             "engine.queue_capacity_segments",
-            e.queue_capacity_segments, 3..=limits::QUEUE_CAPACITY_MAX_SEGMENTS,
+            e.queue_capacity_segments,
+            3..=limits::QUEUE_CAPACITY_MAX_SEGMENTS,
         )?;
-        within("engine.max_batch_segments", e.max_batch_segments, 0..=limits::BATCH_CLIPS_MAX)?;
+        within(
+            "engine.max_batch_segments",
+            e.max_batch_segments,
+            0..=limits::BATCH_CLIPS_MAX,
+        )?;
         lasts("engine.batch_wait_s", e.batch_wait, 0.0..=10.0)?;
         lasts("engine.max_queue_wait_s", e.max_queue_wait, 1.0..=86_400.0)?;
         lasts(

@@ -37,7 +37,10 @@ mod tests {
     fn units_and_nonsense() {
         assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
         assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(
+            parse("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
         for nonsense in ["", "S", "5", "5s", "123456789S", "-1S", "+1S", "5é"] {
             assert_eq!(parse(nonsense), None, "{nonsense}");
         }

@@ -79,7 +79,11 @@ impl DetectionService for DetectionHandler {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let source = request.into_inner().source.unwrap_or_default();
         let error = open::uri_source("source.uri", &source.uri);
-        Err(refused("Watch", &SessionId::random(), &error.context("Watch")))
+        Err(refused(
+            "Watch",
+            &SessionId::random(),
+            &error.context("Watch"),
+        ))
     }
 
     async fn report_feedback(

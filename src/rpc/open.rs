@@ -71,10 +71,16 @@ fn check(first: Option<DetectRequest>) -> Result<Opening> {
     let open = match first.message {
         Some(Message::Open(open)) => open,
         Some(Message::Chunk(_)) => {
-            return Err(wrong("open", "a `chunk` came first: the first message must be `open`"));
+            return Err(wrong(
+                "open",
+                "a `chunk` came first: the first message must be `open`",
+            ));
         }
         Some(Message::Stop(_)) => {
-            return Err(wrong("open", "a `stop` came first: the first message must be `open`"));
+            return Err(wrong(
+                "open",
+                "a `stop` came first: the first message must be `open`",
+            ));
         }
         None => {
             return Err(wrong(
@@ -94,7 +100,11 @@ fn check(first: Option<DetectRequest>) -> Result<Opening> {
         }
     };
     at_most("open.upload.name", &name, limits::UPLOAD_NAME_MAX_BYTES)?;
-    at_most("open.profile", &open.profile, limits::PROFILE_NAME_MAX_BYTES)?;
+    at_most(
+        "open.profile",
+        &open.profile,
+        limits::PROFILE_NAME_MAX_BYTES,
+    )?;
     Ok(Opening {
         name,
         profile: open.profile,
@@ -148,7 +158,10 @@ pub(super) fn chunk(request: DetectRequest) -> Result<prost::bytes::Bytes> {
 fn at_most(field: &str, text: &str, most: usize) -> Result<()> {
     if text.len() > most {
         let len = text.len();
-        return Err(wrong(field, &format!("{field} has {len} bytes; at most {most} are taken")));
+        return Err(wrong(
+            field,
+            &format!("{field} has {len} bytes; at most {most} are taken"),
+        ));
     }
     Ok(())
 }

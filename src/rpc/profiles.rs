@@ -101,10 +101,11 @@ impl Profiles {
         match self.by_name.get(name) {
             Some(Entry::Ready(ready)) => Ok(ready.clone()),
             Some(Entry::Unusable(why)) => Err(Error::precondition(why).with_field("open.profile")),
-            None => Err(
-                Error::not_found(format!("no profile `{}` on this server", name.escape_debug()))
-                    .with_field("open.profile"),
-            ),
+            None => Err(Error::not_found(format!(
+                "no profile `{}` on this server",
+                name.escape_debug()
+            ))
+            .with_field("open.profile")),
         }
     }
 }

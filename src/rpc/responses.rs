@@ -138,7 +138,10 @@ mod tests {
         responder.send(DetectResponse::default()).await.unwrap();
         let error = responder.send(DetectResponse::default()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::ResourceExhausted);
-        assert_eq!(responder.flush().await.unwrap_err().kind(), Kind::ResourceExhausted);
+        assert_eq!(
+            responder.flush().await.unwrap_err().kind(),
+            Kind::ResourceExhausted
+        );
         end.send(Err(Status::resource_exhausted("slow"))).unwrap();
         drop(responder);
         assert!(stream.next().await.unwrap().is_ok());

@@ -54,7 +54,8 @@ pub async fn serve(
     let _end_on_exit = ending.clone().drop_guard();
     let reporter = HealthReporter::new();
     health::begin(&reporter).await;
-    let health_service = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+    let health_service =
+        tonic_health::server::HealthService::from_health_reporter(reporter.clone());
     let handler = DetectionHandler {
         admission: Admission::new(settings.streams.max_streams, shutdown.clone()),
         responses: settings.streams.clone(),
@@ -68,11 +69,7 @@ pub async fn serve(
             ending: ending.clone(),
         }),
     };
-    let keeper = tokio::spawn(health::keep(
-        reporter,
-        parts.engine,
-        shutdown.clone(),
-    ));
+    let keeper = tokio::spawn(health::keep(reporter, parts.engine, shutdown.clone()));
 
     let mut routes = Routes::builder();
     routes
@@ -86,7 +83,11 @@ pub async fn serve(
         .add_service(tonic_health::pb::health_server::HealthServer::new(
             health_service,
         ))
-        .add_service(reflection().build_v1().or_kind(Kind::Internal, no_reflection)?)
+        .add_service(
+            reflection()
+                .build_v1()
+                .or_kind(Kind::Internal, no_reflection)?,
+        )
         .add_service(
             reflection()
                 .build_v1alpha()
@@ -114,7 +115,10 @@ pub async fn serve(
     let grace = settings.shutdown.grace;
     let end = async {
         shutdown.cancelled().await;
-        tracing::info!(?grace, "shutting down: running detections may end by themselves");
+        tracing::info!(
+            ?grace,
+            "shutting down: running detections may end by themselves"
+        );
         time::sleep(grace).await;
         ending.cancel();
         time::sleep(limits::DRAIN).await;

@@ -111,15 +111,18 @@ impl Session {
             outcome = work.detect(&id, &shared, requests, &responder) => outcome,
         };
         drop(cancel_on_exit);
-        let ended = outcome.as_ref().map_or_else(
-            |error| super::status::code(error.kind()),
-            |_| Code::Ok,
-        );
+        let ended = outcome
+            .as_ref()
+            .map_or_else(|error| super::status::code(error.kind()), |_| Code::Ok);
         report(&outcome);
         server::rpc_ended("Detect", label(ended));
         drop(responder);
         // A client that has left needs no status.
-        let _ = end.send(outcome.map(drop).map_err(|error| status(&error, id.as_str())));
+        let _ = end.send(
+            outcome
+                .map(drop)
+                .map_err(|error| status(&error, id.as_str())),
+        );
         work.wind_down().await;
         drop(slot);
     }
@@ -233,7 +236,9 @@ async fn forward(
 }
 
 fn joined(job: std::result::Result<Result<Summary>, tokio::task::JoinError>) -> Result<Summary> {
-    job.unwrap_or_else(|error| Err(Error::internal("the detection's task failed").with_source(error)))
+    job.unwrap_or_else(|error| {
+        Err(Error::internal("the detection's task failed").with_source(error))
+    })
 }
 
 async fn passed(deadline: Option<Instant>) {

@@ -108,11 +108,18 @@ mod tests {
     fn causes_and_internals_never_reach_the_client() {
         for kind in KINDS {
             let inside = matches!(kind, Kind::Internal | Kind::DataLoss);
-            let message = if inside { "/srv/models/a" } else { "profile `a` is unknown" };
+            let message = if inside {
+                "/srv/models/a"
+            } else {
+                "profile `a` is unknown"
+            };
             let error = Error::new(kind, message).with_source(std::io::Error::other("/etc/secret"));
             let status = status(&error, "5e55");
             let debug = format!("{status:?}");
-            assert!(!debug.contains("/srv") && !debug.contains("secret"), "{debug}");
+            assert!(
+                !debug.contains("/srv") && !debug.contains("secret"),
+                "{debug}"
+            );
             assert_eq!(inside, status.message().contains("5e55"), "{debug}");
         }
     }
@@ -122,7 +129,10 @@ mod tests {
         let wrong = status(&Error::invalid("no `open`").with_field("open"), "s");
         let details = wrong.get_error_details();
         let violation = &details.bad_request().unwrap().field_violations[0];
-        assert_eq!((violation.field.as_str(), violation.description.as_str()), ("open", "no `open`"));
+        assert_eq!(
+            (violation.field.as_str(), violation.description.as_str()),
+            ("open", "no `open`")
+        );
         assert!(details.retry_info().is_none());
         let full = status(&Error::exhausted("16 streams are running"), "s");
         let retry = full.get_error_details().retry_info().cloned().unwrap();

@@ -172,7 +172,11 @@ mod tests {
             sender.finish().await;
             let chunks = reader.await.unwrap().unwrap();
             assert!(chunks.concat() == data, "chunks of {size}");
-            assert!(chunks.iter().all(|c| c.len() <= limits::UPLOAD_COALESCE_BYTES.max(size)));
+            assert!(
+                chunks
+                    .iter()
+                    .all(|c| c.len() <= limits::UPLOAD_COALESCE_BYTES.max(size))
+            );
         }
     }
 
@@ -210,7 +214,10 @@ mod tests {
         let (event, source) = silent.await.unwrap();
         assert_eq!(event, ChunkEvent::Pending);
         drop(sender);
-        assert_eq!(read_all(source).await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+        assert_eq!(
+            read_all(source).await.unwrap().unwrap_err().kind(),
+            Kind::Cancelled
+        );
     }
 
     #[tokio::test]

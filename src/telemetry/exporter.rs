@@ -22,9 +22,7 @@ pub const STAGE_BUCKETS_S: [f64; 14] = [
 pub const BATCH_BUCKETS_CLIPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// Detections, seconds: from a refused file to a day of a camera.
-pub const STREAM_BUCKETS_S: [f64; 9] = [
-    0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0,
-];
+pub const STREAM_BUCKETS_S: [f64; 9] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0];
 
 /// Every histogram with its buckets.
 const HISTOGRAMS: [(&str, &[f64]); 4] = [

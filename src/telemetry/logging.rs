@@ -19,7 +19,9 @@ pub fn init(filter: &str, json: bool) -> Result<()> {
             .with(fmt::layer().json().with_writer(io::stderr))
             .try_init()
     } else {
-        registry.with(fmt::layer().with_writer(io::stderr)).try_init()
+        registry
+            .with(fmt::layer().with_writer(io::stderr))
+            .try_init()
     };
     done.or_kind(Kind::Internal, || {
         "cannot install the log subscriber: there is one already".into()

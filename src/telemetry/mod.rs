@@ -2,5 +2,6 @@
 
 pub mod exporter;
 pub mod logging;
+pub mod metrics;
 pub mod server;
 pub mod shutdown;

@@ -41,7 +41,9 @@ impl Call {
     pub async fn begin(client: &mut Client) -> Result<Call, Status> {
         let (requests, received) = mpsc::channel(4);
         let request = Request::new(ReceiverStream::new(received));
-        let responses = within("headers", client.detect(request)).await?.into_inner();
+        let responses = within("headers", client.detect(request))
+            .await?
+            .into_inner();
         Ok(Call {
             requests,
             responses,

@@ -29,7 +29,15 @@ pub fn video(brightness: &[u8]) -> Vec<u8> {
 /// 48-frame segments: `dark` ones, then `bright` ones, then `dark` ones, then `rest` frames.
 pub fn flash(dark: usize, bright: usize, rest: usize) -> Vec<u8> {
     let segment = |level: u8, n: usize| vec![level; 48 * n];
-    video(&[segment(10, dark), segment(240, bright), segment(10, dark), vec![10; rest]].concat())
+    video(
+        &[
+            segment(10, dark),
+            segment(240, bright),
+            segment(10, dark),
+            vec![10; rest],
+        ]
+        .concat(),
+    )
 }
 
 pub struct RawMedia;
@@ -51,7 +59,9 @@ impl OpenMedia for RawMedia {
         };
         for expected in MAGIC {
             if source.byte()? != Some(*expected) {
-                return Err(Error::invalid("the upload is no video of a known container"));
+                return Err(Error::invalid(
+                    "the upload is no video of a known container",
+                ));
             }
         }
         Ok(Box::new(source))

@@ -106,7 +106,9 @@ impl HeadProbe for BrightnessProbe {
                     .frames
                     .iter()
                     .flat_map(|frame| frame.iter())
-                    .fold((0u64, 0u64), |(sum, n), byte| (sum + u64::from(*byte), n + 1));
+                    .fold((0u64, 0u64), |(sum, n), byte| {
+                        (sum + u64::from(*byte), n + 1)
+                    });
                 let brightness = sum as f32 / n as f32 / 255.0;
                 HeadFeatures {
                     prompts: prompts.len(),

@@ -111,7 +111,9 @@ impl TestServer {
             .map(|p| (p.name.clone(), Ok(Arc::new(p))))
             .chain([(
                 "damaged".to_owned(),
-                Err(headhunt::error::Error::data_loss("/srv/damaged.json: bad checksum")),
+                Err(headhunt::error::Error::data_loss(
+                    "/srv/damaged.json: bad checksum",
+                )),
             )])
             .collect();
         let profiles = within("profiles", Profiles::check("cam", found, &engine))
