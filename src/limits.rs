@@ -38,3 +38,9 @@ pub const PROMPT_MAX_BYTES: usize = 4096;
 
 /// Most prompts in a profile.
 pub const PROMPTS_MAX: usize = 32;
+
+// --- inputs
+
+/// Resize tables kept for the next frame: two per resolution of the running streams. A table
+/// takes 0.15 MB for 1080p and at most 0.8 MB (8191 to 8192 pixels).
+pub const RESIZE_TABLES_MAX: usize = 32;

@@ -1,1 +1,3 @@
 //! MODEL: clips to head features; the only room that imports candle.
+
+pub mod pixels;
