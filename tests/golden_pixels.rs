@@ -1,6 +1,8 @@
 //! Our bicubic against Pillow's: `tests/golden/preprocess.safetensors`, made by
 //! `tests/golden/make.py`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use headhunt::{media::RgbImage, model::pixels::resize_bicubic};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
