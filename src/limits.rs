@@ -81,10 +81,6 @@ pub const ENGINE_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most fingerprint requests that may wait for the model's thread.
 pub const FINGERPRINT_REQUESTS_MAX: usize = 64;
 
-/// Most frames sampled per segment that a profile may ask for: 64 frames are 16,384 visual tokens,
-/// half of what the language models were made for.
-pub const FRAMES_PER_SEGMENT_MAX: usize = 64;
-
 /// Prepared segments that may wait between a stream's decode thread and its detection.
 pub const PREPARED_SEGMENTS_MAX: usize = 2;
 
@@ -104,11 +100,29 @@ pub const PROFILE_HEADS_MAX: usize = 1024;
 /// Most files that a profile store reads.
 pub const PROFILES_MAX: usize = 1000;
 
-/// Largest σ_g in a profile, segments: final scores lag 3σ segments behind the video.
-pub const SIGMA_MAX_SEGMENTS: f64 = 32.0;
-
-/// Longest segment of a profile, seconds.
-pub const SEGMENT_MAX_SECONDS: f64 = 60.0;
-
 /// Longest bridge inside an event that a profile may ask for, seconds.
 pub const EVENT_BRIDGE_MAX_SECONDS: f64 = 3600.0;
+
+// --- segment, score, hunt/calibrate, eval
+
+/// Shortest and longest segment under the `seconds` rule, seconds: below, most segments would hold
+/// one frame; above, a score says too little about when.
+pub const SEGMENT_SECONDS_MIN: f64 = 0.05;
+/// See [`SEGMENT_SECONDS_MIN`].
+pub const SEGMENT_SECONDS_MAX: f64 = 60.0;
+
+/// Most frames sampled per segment: 64 × 258 tokens is half the model's 32,768 positions.
+pub const FRAMES_PER_SEGMENT_MAX: usize = 64;
+
+/// Largest σ_g of the locator, segments. The final score of a segment waits for 3σ later ones: at
+/// 32 that is two and a half minutes.
+pub const LOCATOR_SIGMA_MAX: f64 = 32.0;
+
+/// Newton steps of a logistic fit. It needs 5 to 15; more means numbers beyond f64.
+pub const LOGISTIC_MAX_STEPS: usize = 200;
+
+/// Largest annotation, frame count or manifest file, bytes: a hundred thousand rows of 600.
+pub const ANNOTATIONS_MAX_BYTES: u64 = 64 << 20;
+
+/// Longest line of a scores file, bytes: one video of 2.5 million scores at 25 characters.
+pub const SCORES_LINE_MAX_BYTES: u64 = 64 << 20;

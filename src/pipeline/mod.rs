@@ -1,3 +1,5 @@
 //! PIPELINE: composes the rooms into jobs; the only orchestration, no arithmetic.
 
+pub mod detect;
 pub mod event;
+pub mod prepare;
