@@ -193,9 +193,8 @@ impl Session {
             if ended && self.items.is_empty() && self.submission.is_none() {
                 break;
             }
-            let has_room = !ended
-                && self.submission.is_none()
-                && self.items.len() < OUTSTANDING_SEGMENTS_MAX;
+            let has_room =
+                !ended && self.submission.is_none() && self.items.len() < OUTSTANDING_SEGMENTS_MAX;
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(cancelled()),
@@ -331,7 +330,9 @@ impl Session {
     async fn deliver(&mut self, outputs: Vec<LocatorOutput>) -> Result<()> {
         for output in outputs {
             let event = match output {
-                LocatorOutput::Provisional { .. } if !self.detection.options.provisional => continue,
+                LocatorOutput::Provisional { .. } if !self.detection.options.provisional => {
+                    continue;
+                }
                 LocatorOutput::Provisional {
                     segment,
                     p,
@@ -372,16 +373,16 @@ impl Session {
     /// the queue takes it: room that is granted and not taken would be kept from other streams.
     async fn emit(&mut self, event: DetectEvent) -> Result<()> {
         loop {
-            let out = self.out.clone();
-            tokio::select! {
+            let ticket = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(cancelled()),
-                permit = out.reserve() => {
+                permit = self.out.reserve() => {
                     permit.map_err(|_| left())?.send(event);
                     return Ok(());
                 }
-                ticket = submitted(&mut self.submission) => self.submitted(ticket),
-            }
+                ticket = submitted(&mut self.submission) => ticket,
+            };
+            self.submitted(ticket);
         }
     }
 }

@@ -139,7 +139,10 @@ impl Preparation {
             CancellationToken::new().drop_guard(),
         ));
         let closed = async { while self.items.recv().await.is_some() {} };
-        if tokio::time::timeout(DECODE_STOP_TIMEOUT, closed).await.is_err() {
+        if tokio::time::timeout(DECODE_STOP_TIMEOUT, closed)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 seconds = DECODE_STOP_TIMEOUT.as_secs(),
                 "a decode thread goes on after its cancellation"
@@ -258,7 +261,9 @@ impl Preparer {
 
     fn frame(&mut self, stamp: FrameStamp, picture: Arc<dyn Picture>) -> Result<()> {
         if !self.opened {
-            return Err(Error::internal("the source gave a frame before it was open"));
+            return Err(Error::internal(
+                "the source gave a frame before it was open",
+            ));
         }
         if stamp.index != self.totals.frames {
             return Err(Error::internal(format!(
@@ -357,7 +362,10 @@ pub fn whole_video(
             continue;
         }
         let pixels = to_pixels(frame.picture.as_ref(), resize, image_side)?;
-        while wanted.next_if(|wanted| *wanted <= frame.stamp.index).is_some() {
+        while wanted
+            .next_if(|wanted| *wanted <= frame.stamp.index)
+            .is_some()
+        {
             clip.push(pixels.clone());
             stamps.push(frame.stamp);
         }

@@ -73,7 +73,9 @@ mod tests {
     fn solves_and_refuses() {
         // A = B Bᵀ + I for a fixed B.
         let n = 7;
-        let b: Vec<f64> = (0..n * n).map(|i| ((i * 37 + 11) % 17) as f64 - 8.0).collect();
+        let b: Vec<f64> = (0..n * n)
+            .map(|i| ((i * 37 + 11) % 17) as f64 - 8.0)
+            .collect();
         let mut a = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..n {

@@ -98,7 +98,11 @@ impl Logistic {
                 z[at]
             )));
         }
-        let sum: f64 = z.iter().zip(&self.weights).map(|(z, w)| f64::from(*z) * w).sum();
+        let sum: f64 = z
+            .iter()
+            .zip(&self.weights)
+            .map(|(z, w)| f64::from(*z) * w)
+            .sum();
         let p = sigmoid(sum + self.intercept);
         if p.is_nan() {
             return Err(Error::data_loss("the scorer's weights are not finite"));
@@ -307,7 +311,11 @@ impl Problem<'_> {
         let slope = dot(&state.gradient, direction);
         let mut length = 1.0;
         for _ in 0..60 {
-            let next_w: Vec<f64> = w.iter().zip(direction).map(|(w, d)| w + length * d).collect();
+            let next_w: Vec<f64> = w
+                .iter()
+                .zip(direction)
+                .map(|(w, d)| w + length * d)
+                .collect();
             let next = self.at(&next_w);
             // Near the optimum the values differ by less than their rounding: there a shorter
             // gradient decides.
@@ -356,9 +364,8 @@ impl Problem<'_> {
             out[i] += 1.0 / self.c;
         }
         let m = factor(m, n)?;
-        let times_gram = |v: &[f64]| -> Vec<f64> {
-            gram.chunks_exact(n).map(|row| dot(row, v)).collect()
-        };
+        let times_gram =
+            |v: &[f64]| -> Vec<f64> { gram.chunks_exact(n).map(|row| dot(row, v)).collect() };
         let xw: Vec<f64> = self
             .rows()
             .map(|x| dot(&x[..columns], &w[..columns]))
