@@ -84,6 +84,7 @@ pub const CONNECTIONS_MAX: usize = 4096;
 /// HTTP header block of a request, bytes: gRPC metadata is small.
 pub const HEADERS_MAX_BYTES: u32 = 16 << 10;
 
+
 // --- engine, pipeline, profile
 
 /// Default for the segments that may wait before the model, over all lanes. A 16-frame clip at
@@ -124,10 +125,6 @@ pub const ENGINE_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most fingerprint requests that may wait for the model's thread.
 pub const FINGERPRINT_REQUESTS_MAX: usize = 64;
 
-/// Most frames sampled per segment that a profile may ask for: 64 frames are 16,384 visual tokens,
-/// half of what the language models were made for.
-pub const FRAMES_PER_SEGMENT_MAX: usize = 64;
-
 /// Prepared segments that may wait between a stream's decode thread and its detection.
 pub const PREPARED_SEGMENTS_MAX: usize = 2;
 
@@ -146,12 +143,6 @@ pub const PROFILE_HEADS_MAX: usize = 1024;
 
 /// Most files that a profile store reads.
 pub const PROFILES_MAX: usize = 1000;
-
-/// Largest σ_g in a profile, segments: final scores lag 3σ segments behind the video.
-pub const SIGMA_MAX_SEGMENTS: f64 = 32.0;
-
-/// Longest segment of a profile, seconds.
-pub const SEGMENT_MAX_SECONDS: f64 = 60.0;
 
 /// Longest bridge inside an event that a profile may ask for, seconds.
 pub const EVENT_BRIDGE_MAX_SECONDS: f64 = 3600.0;

@@ -21,3 +21,4 @@ pub use config::EngineConfig;
 pub use handle::{Engine, EngineHandle, Load};
 pub use job::{Job, Lane, Ticket};
 pub use pulse::Health;
+pub(crate) use worker::panic_message;

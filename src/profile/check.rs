@@ -6,7 +6,6 @@ use crate::{
     engine::probe::ProbeInfo,
     error::{Error, Result},
     limits,
-    segment::SegmentRule,
 };
 
 use super::{Profile, SCHEMA};
@@ -28,27 +27,7 @@ impl Profile {
     }
 
     fn check_segment(&self) -> Result<()> {
-        match self.segment {
-            SegmentRule::Frames(n) if n == 0 || n as usize > limits::SEGMENT_MAX_FRAMES => {
-                return Err(bad(
-                    "segment",
-                    format!(
-                        "is {n} frames: 1 to {} are possible",
-                        limits::SEGMENT_MAX_FRAMES
-                    ),
-                ));
-            }
-            SegmentRule::Seconds(s) if !(s > 0.0 && s <= limits::SEGMENT_MAX_SECONDS) => {
-                return Err(bad(
-                    "segment",
-                    format!(
-                        "is {s} seconds: it must be above 0 and at most {}",
-                        limits::SEGMENT_MAX_SECONDS
-                    ),
-                ));
-            }
-            SegmentRule::Frames(_) | SegmentRule::Seconds(_) => {}
-        }
+        self.segment.validate()?;
         let frames = self.frames_per_segment;
         if !(1..=limits::FRAMES_PER_SEGMENT_MAX).contains(&frames) {
             return Err(bad(
@@ -121,13 +100,13 @@ impl Profile {
 
     fn check_locator(&self) -> Result<()> {
         let locator = &self.locator;
-        if !(locator.sigma > 0.0 && locator.sigma <= limits::SIGMA_MAX_SEGMENTS) {
+        if !(locator.sigma > 0.0 && locator.sigma <= limits::LOCATOR_SIGMA_MAX) {
             return Err(bad(
                 "locator.sigma",
                 format!(
                     "is {}: it must be above 0 and at most {} segments",
                     locator.sigma,
-                    limits::SIGMA_MAX_SEGMENTS
+                    limits::LOCATOR_SIGMA_MAX
                 ),
             ));
         }
@@ -156,19 +135,10 @@ impl Profile {
         self.heads.iter().map(|id| id.layer + 1).max().unwrap_or(0)
     }
 
-    /// Whether the profile fits a model whose first [`layers_needed`](Self::layers_needed) layers
-    /// have this fingerprint. Returns warnings about what may shift scores a little: another
-    /// device or type than at calibration.
-    ///
-    /// Fails with [`Kind::FailedPrecondition`](crate::error::Kind::FailedPrecondition), naming
-    /// both sides, where the model is another one or lacks a head.
-    pub fn check_model(&self, info: &ProbeInfo, fingerprint: &str) -> Result<Vec<String>> {
-        let misfit = |what: String| {
-            Err(Error::precondition(format!(
-                "profile {} was made for the model {}, and {what}: use a profile calibrated on {}",
-                self.name, self.model.name, info.name
-            )))
-        };
+    /// Whether a model has the profile's heads, by count alone: what can be said before its
+    /// fingerprint is known. Fails as [`check_model`](Self::check_model).
+    pub fn check_shape(&self, info: &ProbeInfo) -> Result<()> {
+        let misfit = |what| Err(self.misfit(info, what));
         if self.model.head_dim != info.head_dim {
             return misfit(format!(
                 "its heads have {} numbers where {}'s have {}",
@@ -194,10 +164,31 @@ impl Profile {
                 info.name
             )));
         }
+        Ok(())
+    }
+
+    fn misfit(&self, info: &ProbeInfo, what: String) -> Error {
+        Error::precondition(format!(
+            "profile {} was made for the model {}, and {what}: use a profile calibrated on {}",
+            self.name, self.model.name, info.name
+        ))
+    }
+
+    /// Whether the profile fits a model whose first [`layers_needed`](Self::layers_needed) layers
+    /// have this fingerprint. Returns warnings about what may shift scores a little: another
+    /// device or type than at calibration.
+    ///
+    /// Fails with [`Kind::FailedPrecondition`](crate::error::Kind::FailedPrecondition), naming
+    /// both sides, where the model is another one or lacks a head.
+    pub fn check_model(&self, info: &ProbeInfo, fingerprint: &str) -> Result<Vec<String>> {
+        self.check_shape(info)?;
         if self.model.fingerprint != fingerprint {
-            return misfit(format!(
-                "its fingerprint {} differs from {fingerprint} of {}",
-                self.model.fingerprint, info.name
+            return Err(self.misfit(
+                info,
+                format!(
+                    "its fingerprint {} differs from {fingerprint} of {}",
+                    self.model.fingerprint, info.name
+                ),
             ));
         }
         let mut warnings = Vec::new();
