@@ -84,7 +84,6 @@ pub const CONNECTIONS_MAX: usize = 4096;
 /// HTTP header block of a request, bytes: gRPC metadata is small.
 pub const HEADERS_MAX_BYTES: u32 = 16 << 10;
 
-
 // --- engine, pipeline, profile
 
 /// Default for the segments that may wait before the model, over all lanes. A 16-frame clip at

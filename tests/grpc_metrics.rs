@@ -117,7 +117,8 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
     });
     assert_eq!(strange, None);
 
-    // A running stream shows, and its end too.
+    // A running stream shows, and its end too. The model is held, so that it cannot end well.
+    server.probe.hold();
     let mut call = Call::begin(&mut client).await.unwrap();
     call.send(open("")).await;
     call.send(chunk(&video(&[9; 100]))).await;
