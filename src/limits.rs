@@ -81,6 +81,10 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// TCP connections at the same time; one more waits in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 4096;
 
+/// How long a new connection may say nothing: its place is one of those above. A client speaks at
+/// once; HTTP/2 pings and HTTP/1 header timeouts take over from its first byte.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// HTTP header block of a request, bytes: gRPC metadata is small.
 pub const HEADERS_MAX_BYTES: u32 = 16 << 10;
 

@@ -51,6 +51,14 @@ impl Admission {
         })
     }
 
+    /// Waits until no detection runs. Call it once `closing` has fired: a slot that is asked for
+    /// meanwhile would wait behind it.
+    pub async fn idle(&self) {
+        let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+        // Never closed: an error cannot come.
+        let _ = self.slots.acquire_many(all).await;
+    }
+
     /// Running detections.
     pub fn running(&self) -> usize {
         self.most.saturating_sub(self.slots.available_permits())

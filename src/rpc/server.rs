@@ -56,8 +56,9 @@ pub async fn serve(
     health::begin(&reporter).await;
     let health_service =
         tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+    let admission = Admission::new(settings.streams.max_streams, shutdown.clone());
     let handler = DetectionHandler {
-        admission: Admission::new(settings.streams.max_streams, shutdown.clone()),
+        admission: admission.clone(),
         responses: settings.streams.clone(),
         started: SystemTime::now(),
         shared: Arc::new(Shared {
@@ -104,7 +105,12 @@ pub async fn serve(
         .max_concurrent_streams(http2.max_streams_per_connection)
         .http2_max_header_list_size(limits::HEADERS_MAX_BYTES)
         .layer(GrpcWebLayer::new());
-    let connections = connections::accept(listener, limits::CONNECTIONS_MAX, shutdown.clone());
+    let connections = connections::accept(
+        listener,
+        limits::CONNECTIONS_MAX,
+        limits::FIRST_BYTE_TIMEOUT,
+        shutdown.clone(),
+    );
     let serving = server.serve_with_incoming_shutdown(
         routes.routes(),
         connections,
@@ -119,14 +125,15 @@ pub async fn serve(
             ?grace,
             "shutting down: running detections may end by themselves"
         );
-        time::sleep(grace).await;
+        // Beyond the detections only health watchers and idle connections can be left.
+        let _ = time::timeout(grace, admission.idle()).await;
         ending.cancel();
         time::sleep(limits::DRAIN).await;
     };
     let served = tokio::select! {
         served = &mut serving => served.or_kind(Kind::Internal, || "the transport failed".into()),
         () = end => {
-            tracing::warn!("some connections stayed open past the shutdown; leaving them");
+            tracing::warn!("some connections stayed open past the shutdown; leaving them behind");
             Ok(())
         }
     };
