@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 
 mod common;
+#[cfg(feature = "video")]
+#[path = "grpc_detect/video.rs"]
+mod real_video;
 
 use common::{
     detect::{Call, ask, chunk, detect, open, send_all},

@@ -24,6 +24,8 @@ mod upload;
 pub use profiles::{Profiles, Ready};
 pub use server::{Parts, serve};
 pub use source::OpenMedia;
+#[cfg(feature = "video")]
+pub use source::VideoMedia;
 
 /// Names under which grpc.health.v1 answers; the empty one is the server as a whole.
 const SERVICES: [&str; 3] = [

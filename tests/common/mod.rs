@@ -3,6 +3,8 @@
 #![allow(dead_code)] // each test binary uses its part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[cfg(feature = "video")]
+pub mod clips;
 pub mod detect;
 pub mod media;
 pub mod probe;
