@@ -11,6 +11,7 @@ use std::{
 };
 
 use gstreamer as gst;
+use gstreamer_app as gst_app;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -156,7 +157,7 @@ impl Decoder {
         let fed = pump.gather(patience)?;
         if !pump.gathered.is_empty() {
             let bytes = std::mem::take(&mut pump.gathered);
-            if src.push_buffer(gst::Buffer::from_slice(bytes)).is_err() {
+            if !push(src, self.container, bytes) {
                 // The pipeline has stopped; the fault or the end of stream says why.
                 self.pump = None;
                 return Ok(Some(false));
@@ -411,6 +412,41 @@ fn gap_before(placed: &Placed, loss: Loss, before: Duration) -> Option<Gap> {
             }
         ),
     })
+}
+
+/// Hands bytes to the demuxer; `false` if the pipeline has stopped.
+fn push(src: &gst_app::AppSrc, container: Container, bytes: Vec<u8>) -> bool {
+    // avidemux reads one part of the header per buffer, and gives up at an end of stream that comes
+    // before the last part: a whole small file in one buffer would have no header.
+    let (parts, part) = match container {
+        Container::Avi => (64, 1024),
+        _ => (0, 0),
+    };
+    let len = bytes.len();
+    let buffer = gst::Buffer::from_slice(bytes);
+    let mut at = 0;
+    for _ in 0..parts {
+        let end = (at + part).min(len);
+        if at == end {
+            break;
+        }
+        match buffer.copy_region(gst::BufferCopyFlags::MEMORY, at..end) {
+            Ok(piece) => {
+                if src.push_buffer(piece).is_err() {
+                    return false;
+                }
+            }
+            Err(_) => return false,
+        }
+        at = end;
+    }
+    match at {
+        0 => src.push_buffer(buffer).is_ok(),
+        at if at == len => true,
+        at => buffer
+            .copy_region(gst::BufferCopyFlags::MEMORY, at..len)
+            .is_ok_and(|rest| src.push_buffer(rest).is_ok()),
+    }
 }
 
 fn no_frames(entered: u64) -> Error {
