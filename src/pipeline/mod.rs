@@ -3,3 +3,4 @@
 pub mod detect;
 pub mod event;
 pub mod prepare;
+pub mod tensor_file;
