@@ -5,5 +5,6 @@
 //! - [`weights`]: the checkpoint's files, memory-mapped and checked.
 
 pub mod config;
+pub mod kernels;
 pub mod layout;
 pub mod weights;
