@@ -89,3 +89,16 @@ pub const ATTENTION_KEY_ROWS: usize = 512;
 
 /// Most clips in one call of the model; the engine's batches are smaller.
 pub const PROBE_MAX_CLIPS: usize = 256;
+
+// --- inputs
+
+/// Resize tables kept for the next frame: two per resolution of the running streams. A table
+/// takes 0.15 MB for 1080p and at most 0.8 MB (8191 to 8192 pixels).
+pub const RESIZE_TABLES_MAX: usize = 32;
+
+/// Largest file of a tokenizer, bytes: Qwen2.5's tokenizer.json has 7 MB.
+pub const TOKENIZER_FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// Longest prompt with its image tokens, tokens: up to here InternVL3's dynamic RoPE scaling
+/// changes nothing. 16 frames need about 4,300.
+pub const SEQUENCE_MAX_TOKENS: usize = 32_768;

@@ -8,3 +8,6 @@ pub mod config;
 pub mod kernels;
 pub mod layout;
 pub mod weights;
+
+pub mod pixels;
+pub mod prompt;
