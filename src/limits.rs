@@ -90,6 +90,14 @@ pub const ATTENTION_KEY_ROWS: usize = 512;
 /// Most clips in one call of the model; the engine's batches are smaller.
 pub const PROBE_MAX_CLIPS: usize = 256;
 
+// --- model: fingerprint
+
+/// Most remembered fingerprints; the oldest go first.
+pub const FINGERPRINT_CACHE_ENTRIES_MAX: usize = 256;
+
+/// Largest remembered fingerprint file, bytes: 1024 shards with long paths.
+pub const FINGERPRINT_CACHE_ENTRY_MAX_BYTES: u64 = 4 << 20;
+
 // --- inputs
 
 /// Resize tables kept for the next frame: two per resolution of the running streams. A table
