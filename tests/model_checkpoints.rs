@@ -401,7 +401,7 @@ fn what_is_not_implemented_is_refused_by_name() {
     ];
     for (layout, path, value, word) in cases {
         let mut config = config_text(layout);
-        if *word == "" {
+        if word.is_empty() {
             // The older key counts where the newer one is absent.
             config["llm_config"]["rope_scaling"]
                 .as_object_mut()

@@ -92,6 +92,14 @@ enum Purpose<'a> {
     Features(&'a [HeadId]),
 }
 
+/// What a pass yields for its purpose; the other part is empty.
+struct Outcome {
+    /// For features: one slice `[batch, head_dim]` per head, in their order.
+    slices: Vec<Tensor>,
+    /// For a prefix: the keys and values of its layers.
+    kept: Vec<(Tensor, Tensor)>,
+}
+
 impl LanguageModel {
     pub(super) fn load(
         from: &Loader,
@@ -132,7 +140,7 @@ impl LanguageModel {
     /// at position 0 and is overwritten.
     pub(super) fn prefix(&self, x: Tensor, depth: usize) -> CandleResult<Prefix> {
         let length = x.dim(1)?;
-        let (_, layers) = self.run(x, None, Purpose::Prefix(depth))?;
+        let layers = self.run(x, None, Purpose::Prefix(depth))?.kept;
         Ok(Prefix { layers, length })
     }
 
@@ -144,17 +152,11 @@ impl LanguageModel {
         prefix: Option<&Prefix>,
         heads: &[HeadId],
     ) -> CandleResult<Tensor> {
-        let (slices, _) = self.run(x, prefix, Purpose::Features(heads))?;
+        let slices = self.run(x, prefix, Purpose::Features(heads))?.slices;
         Tensor::stack(&slices, 1)?.to_dtype(DType::F32)
     }
 
-    /// For features: one slice `[batch, head_dim]` per head; for a prefix: its keys and values.
-    fn run(
-        &self,
-        x: Tensor,
-        prefix: Option<&Prefix>,
-        purpose: Purpose,
-    ) -> CandleResult<(Vec<Tensor>, Vec<(Tensor, Tensor)>)> {
+    fn run(&self, x: Tensor, prefix: Option<&Prefix>, purpose: Purpose) -> CandleResult<Outcome> {
         let c = &self.config;
         let (batch, length, _) = x.dims3()?;
         let start = prefix.map_or(0, |p| p.length);
@@ -229,7 +231,7 @@ impl LanguageModel {
             .into_iter()
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| candle_core::Error::msg("a wanted head was not computed"))?;
-        Ok((slices, kept))
+        Ok(Outcome { slices, kept })
     }
 
     /// The wanted heads of the deepest layer: queries of the last position only, `last`
