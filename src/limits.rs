@@ -38,3 +38,27 @@ pub const PROMPT_MAX_BYTES: usize = 4096;
 
 /// Most prompts in a profile.
 pub const PROMPTS_MAX: usize = 32;
+
+// --- segment, score, hunt/calibrate, eval
+
+/// Shortest and longest segment under the `seconds` rule, seconds: below, most segments would hold
+/// one frame; above, a score says too little about when.
+pub const SEGMENT_SECONDS_MIN: f64 = 0.05;
+/// See [`SEGMENT_SECONDS_MIN`].
+pub const SEGMENT_SECONDS_MAX: f64 = 60.0;
+
+/// Most frames sampled per segment: 64 × 258 tokens is half the model's 32,768 positions.
+pub const FRAMES_PER_SEGMENT_MAX: usize = 64;
+
+/// Largest σ_g of the locator, segments. The final score of a segment waits for 3σ later ones: at
+/// 32 that is two and a half minutes.
+pub const LOCATOR_SIGMA_MAX: f64 = 32.0;
+
+/// Newton steps of a logistic fit. It needs 5 to 15; more means numbers beyond f64.
+pub const LOGISTIC_MAX_STEPS: usize = 200;
+
+/// Largest annotation, frame count or manifest file, bytes: a hundred thousand rows of 600.
+pub const ANNOTATIONS_MAX_BYTES: u64 = 64 << 20;
+
+/// Longest line of a scores file, bytes: one video of 2.5 million scores at 25 characters.
+pub const SCORES_LINE_MAX_BYTES: u64 = 64 << 20;
