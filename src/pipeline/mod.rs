@@ -1,4 +1,8 @@
 //! PIPELINE: composes the rooms into jobs; the only orchestration, no arithmetic.
 
+pub mod calibrate;
 pub mod event;
+pub mod labelled;
+pub mod offline;
+pub mod samples;
 pub mod tensor_file;
