@@ -1,6 +1,8 @@
 //! Every bound of the product, with its unit and its reason. Those an operator may change are
 //! defaults here and keys of the configuration file; the others are constants of the protocol.
 
+use std::time::Duration;
+
 /// Payload of one upload chunk, bytes. Large enough to amortise HTTP/2 framing.
 pub const CHUNK_MAX_BYTES: usize = 4 << 20;
 
@@ -39,6 +41,68 @@ pub const PROMPT_MAX_BYTES: usize = 4096;
 /// Most prompts in a profile.
 pub const PROMPTS_MAX: usize = 32;
 
+// --- engine, pipeline, profile
+
+/// Default for the segments that may wait before the model, over all lanes. A 16-frame clip at
+/// 448 × 448 is 9.2 MiB, so a full queue holds about 300 MiB.
+pub const QUEUE_CAPACITY_SEGMENTS: usize = 32;
+
+/// Most that an operator may set for the above: about 9.4 GiB of clips.
+pub const QUEUE_CAPACITY_MAX_SEGMENTS: usize = 1024;
+
+/// Default for the longest that one segment may wait, for room and in the queue together. A model
+/// on a CPU takes up to two minutes a segment, so this is a handful of passes there.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Default for the clips of one pass on a GPU; a CPU gains nothing from batches and runs one.
+pub const BATCH_CLIPS_GPU: usize = 8;
+
+/// Most clips of one pass that an operator may set.
+pub const BATCH_CLIPS_MAX: usize = 64;
+
+/// Passes that a lane with waiting segments may be passed over before it goes next. Two lanes can
+/// reach it together, and then the second waits one pass more: still at least one pass in ten.
+pub const LANE_PASSED_OVER_MAX: u32 = 8;
+
+/// Panics of the model in a row after which the engine says that it is unhealthy.
+pub const PROBE_PANICS_MAX: u32 = 3;
+
+/// Longest sleep of the idle engine between heartbeats.
+pub const ENGINE_BEAT: Duration = Duration::from_secs(1);
+
+/// Default for the time without a heartbeat after which the engine counts as stalled: more than
+/// twice the slowest pass known (120 s). Ten measured passes, where that is longer.
+pub const ENGINE_STALL: Duration = Duration::from_secs(300);
+
+/// Default for the longest wait for the pass in progress when the engine is dropped; a pass
+/// cannot be interrupted, and its thread is left behind after that.
+pub const ENGINE_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Most fingerprint requests that may wait for the model's thread.
+pub const FINGERPRINT_REQUESTS_MAX: usize = 64;
+
+/// Prepared segments that may wait between a stream's decode thread and its detection.
+pub const PREPARED_SEGMENTS_MAX: usize = 2;
+
+/// Segments that one detection may have in the engine at once: one in the pass, one ready behind
+/// it, and two so that batches can form.
+pub const OUTSTANDING_SEGMENTS_MAX: usize = 4;
+
+/// Longest wait for a decode thread to end after its cancellation.
+pub const DECODE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest profile file, bytes: 1,024 heads of 128 numbers fit.
+pub const PROFILE_MAX_BYTES: u64 = 4 << 20;
+
+/// Most heads in a profile.
+pub const PROFILE_HEADS_MAX: usize = 1024;
+
+/// Most files that a profile store reads.
+pub const PROFILES_MAX: usize = 1000;
+
+/// Longest bridge inside an event that a profile may ask for, seconds.
+pub const EVENT_BRIDGE_MAX_SECONDS: f64 = 3600.0;
+
 // --- segment, score, hunt/calibrate, eval
 
 /// Shortest and longest segment under the `seconds` rule, seconds: below, most segments would hold
@@ -62,3 +126,16 @@ pub const ANNOTATIONS_MAX_BYTES: u64 = 64 << 20;
 
 /// Longest line of a scores file, bytes: one video of 2.5 million scores at 25 characters.
 pub const SCORES_LINE_MAX_BYTES: u64 = 64 << 20;
+
+// --- inputs
+
+/// Resize tables kept for the next frame: two per resolution of the running streams. A table
+/// takes 0.15 MB for 1080p and at most 0.8 MB (8191 to 8192 pixels).
+pub const RESIZE_TABLES_MAX: usize = 32;
+
+/// Largest file of a tokenizer, bytes: Qwen2.5's tokenizer.json has 7 MB.
+pub const TOKENIZER_FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// Longest prompt with its image tokens, tokens: up to here InternVL3's dynamic RoPE scaling
+/// changes nothing. 16 frames need about 4,300.
+pub const SEQUENCE_MAX_TOKENS: usize = 32_768;

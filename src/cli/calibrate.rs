@@ -1,6 +1,6 @@
 //! `headhunt calibrate`: labelled clips to a profile.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     cli::{
@@ -8,14 +8,14 @@ use crate::{
         labelled::{read_manifest, samples_note},
     },
     engine::probe::HeadProbe,
-    error::{Error, Kind, Result, ResultExt},
+    error::{Error, Result},
     hunt::HuntOptions,
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
         calibrate::{CalibrateOptions, Calibration, calibrate},
         labelled,
-        offline::Cutting,
+        prepare::PrepareOptions,
         samples::SampleSetBuilder,
     },
     profile::Edge,
@@ -103,21 +103,19 @@ pub fn run(args: Args) -> Result<()> {
     let cancel = cancel_on_signal()?;
     let model = args.model.load(None)?;
     let info = model.info();
-    let side = u32::try_from(info.image_side)
-        .or_kind(Kind::Internal, || "the model's image side".to_owned())?;
-    let resize = |rgb: &_| resize_bicubic(rgb, side);
-    let cutting = Cutting {
+    let prepare = PrepareOptions {
         rule: options.rule,
         frames_per_segment: options.frames_per_segment,
-        resize: &resize,
+        image_side: info.image_side,
+        resize: Arc::new(resize_bicubic),
     };
     let progress = Progress::new("extract");
     let mut builder = SampleSetBuilder::new(info, options.prompts.len());
     labelled::extract(
         &model,
-        &open_video,
+        open_video,
         &videos,
-        &cutting,
+        &prepare,
         &options.prompts,
         &cancel,
         &|e| progress.tell(e.videos.0, e.videos.1, &format!("videos, {} samples", e.samples)),

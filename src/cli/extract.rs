@@ -1,6 +1,6 @@
 //! `headhunt extract`: the features of all heads, for hunting elsewhere or for looking at.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use crate::{
     cli::common::{ModelArgs, Progress, cancel_on_signal, check_output, open_video},
@@ -11,7 +11,8 @@ use crate::{
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
         labelled::{self, LabelledVideo},
-        offline::{self, Cutting},
+        offline,
+        prepare::PrepareOptions,
         tensor_file::{self, Content, Spool, Tensor},
     },
     segment::SegmentRule,
@@ -60,24 +61,22 @@ pub fn run(args: Args) -> Result<()> {
         None => None,
     };
     let model = args.model.load(None)?;
-    let side = u32::try_from(model.info().image_side)
-        .or_kind(Kind::Internal, || "the model's image side".to_owned())?;
-    let resize = |rgb: &_| resize_bicubic(rgb, side);
-    let cutting = Cutting {
+    let prepare = PrepareOptions {
         rule: match args.segment_seconds {
             Some(seconds) => SegmentRule::Seconds(seconds),
             None => SegmentRule::Frames(args.segment_frames),
         },
         frames_per_segment: args.frames_per_segment,
-        resize: &resize,
+        image_side: model.info().image_side,
+        resize: Arc::new(resize_bicubic),
     };
-    cutting.rule.validate()?;
+    prepare.rule.validate()?;
     let prompts = match (args.prompts.is_empty(), &videos) {
         (false, _) => args.prompts.clone(),
         (true, Some(_)) => DEFAULT_PROMPTS.map(str::to_owned).to_vec(),
         (true, None) => vec![DEFAULT_PROMPTS[0].to_owned()],
     };
-    let job = Job { model: &model, cutting: &cutting, prompts: &prompts, args: &args };
+    let job = Job { model: &model, prepare: &prepare, prompts: &prompts, args: &args };
     match videos {
         Some(videos) => job.manifest(&videos, &cancel),
         None => job.video(&cancel),
@@ -86,7 +85,7 @@ pub fn run(args: Args) -> Result<()> {
 
 struct Job<'a> {
     model: &'a dyn HeadProbe,
-    cutting: &'a Cutting<'a>,
+    prepare: &'a PrepareOptions,
     prompts: &'a [String],
     args: &'a Args,
 }
@@ -124,12 +123,12 @@ impl Job<'_> {
             Ok(())
         };
         let done = if self.args.whole_video {
-            offline::whole_video(&open_video, path, self.cutting, cancel)
+            offline::whole_video(open_video, path, self.prepare, cancel)
                 .and_then(|(clip, frames)| take((0, frames), clip))
         } else {
-            offline::each_segment(&open_video, path, self.cutting, cancel, &mut |segment, clip| {
+            offline::each_segment(open_video, path, self.prepare, cancel, &mut |segment| {
                 let first = segment.frames.first().map_or(0, |f| f.index);
-                take((first, segment.frames.len() as u64), clip)
+                take((first, segment.frames.len() as u64), segment.clip)
             })
         };
         done.map_err(|e| e.context(&name))?;
@@ -163,9 +162,9 @@ impl Job<'_> {
         let mut names = Vec::new();
         labelled::extract(
             self.model,
-            &open_video,
+            open_video,
             videos,
-            self.cutting,
+            self.prepare,
             self.prompts,
             cancel,
             &|e| progress.tell(e.videos.0, e.videos.1, &format!("videos, {} samples", e.samples)),

@@ -1,1 +1,4 @@
 //! MODEL: clips to head features; the only room that imports candle.
+
+pub mod pixels;
+pub mod prompt;

@@ -10,7 +10,8 @@ use crate::{
     error::{Error, Result},
     head::{HeadFeatures, HeadSelection},
     pipeline::{
-        offline::{Cutting, OfflineSegment, Open, each_segment, whole_video},
+        offline::{OpenFile, each_segment, whole_video},
+        prepare::{PrepareOptions, PreparedSegment},
         samples::Sample,
     },
     score::locate::SegmentSpan,
@@ -34,7 +35,7 @@ pub struct LabelledVideo {
 
 impl LabelledVideo {
     /// A segment is anomalous if at least half of it is.
-    fn is_anomalous(&self, segment: &OfflineSegment) -> bool {
+    fn is_anomalous(&self, segment: &PreparedSegment) -> bool {
         let (Some(first), Some(last)) = (segment.frames.first(), segment.frames.last()) else {
             return false;
         };
@@ -46,7 +47,7 @@ impl LabelledVideo {
 }
 
 /// Where a video's frames stand in a segment's span.
-pub fn span_of(segment: &OfflineSegment) -> Result<SegmentSpan> {
+pub fn span_of(segment: &PreparedSegment) -> Result<SegmentSpan> {
     match (segment.frames.first(), segment.frames.last()) {
         (Some(first), Some(last)) => Ok(SegmentSpan {
             first_frame: first.index,
@@ -74,9 +75,9 @@ pub struct Extracted {
 /// Fails with the video's name before its error.
 pub fn extract(
     probe: &dyn HeadProbe,
-    open: &Open,
+    open: OpenFile,
     videos: &[LabelledVideo],
-    cutting: &Cutting,
+    prepare: &PrepareOptions,
     prompts: &[String],
     cancel: &CancellationToken,
     progress: &dyn Fn(Extracted),
@@ -86,7 +87,7 @@ pub fn extract(
     for (number, video) in videos.iter().enumerate() {
         let tell = |samples| progress(Extracted { videos: (number, videos.len()), samples });
         tell(samples);
-        let mut keep = |segment: Option<&OfflineSegment>, clip: Clip| -> Result<()> {
+        let mut keep = |segment: Option<&PreparedSegment>, clip: Clip| -> Result<()> {
             let sample = match segment {
                 Some(segment) => Sample {
                     name: format!("{} from frame {}", video.name, first_frame(segment)),
@@ -108,11 +109,12 @@ pub fn extract(
             Ok(())
         };
         let done = if video.intervals_known {
-            each_segment(open, &video.path, cutting, cancel, &mut |segment, clip| {
+            each_segment(open, &video.path, prepare, cancel, &mut |segment| {
+                let clip = segment.clip.clone();
                 keep(Some(&segment), clip)
             })
         } else {
-            whole_video(open, &video.path, cutting, cancel)
+            whole_video(open, &video.path, prepare, cancel)
                 .and_then(|(clip, _)| keep(None, clip))
         };
         done.map_err(|e| e.context(&video.name))?;
@@ -121,7 +123,7 @@ pub fn extract(
     Ok(())
 }
 
-fn first_frame(segment: &OfflineSegment) -> u64 {
+fn first_frame(segment: &PreparedSegment) -> u64 {
     segment.frames.first().map_or(0, |f| f.index)
 }
 

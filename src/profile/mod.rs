@@ -1,5 +1,12 @@
 //! PROFILE: what hunting and calibration found, as a versioned, checksummed JSON file.
 
+mod check;
+mod file;
+mod store;
+
+pub use check::check_name;
+pub use store::{ProfileEntry, ProfileStore};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{head::HeadId, segment::SegmentRule};

@@ -1,3 +1,13 @@
 //! SCORE: head features to p, p′ and events; pure, with streaming and batch forms proven equal.
+//!
+//! - [`logistic`]: features to p.
+//! - [`smooth`]: p to p′ along a run of segments.
+//! - [`locate`]: p′ to events, for a whole sequence or segment by segment.
+//! - [`events`]: the words for what was found.
 
+mod cholesky;
 pub mod events;
+pub mod locate;
+pub mod logistic;
+pub mod smooth;
+mod tracker;

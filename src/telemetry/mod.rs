@@ -1,1 +1,3 @@
 //! TELEMETRY: metrics, their exporter, logging and shutdown.
+
+pub mod metrics;

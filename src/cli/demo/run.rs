@@ -4,6 +4,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
+    sync::Arc,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -32,7 +33,7 @@ use crate::{
     pipeline::{
         calibrate::{CalibrateOptions, Calibration, calibrate},
         labelled::{self, LabelledVideo},
-        offline::Cutting,
+        prepare::PrepareOptions,
         samples::{SampleSet, SampleSetBuilder},
     },
     profile::Edge,
@@ -183,21 +184,19 @@ fn features(
     cancel: &CancellationToken,
 ) -> Result<SampleSet> {
     let begun = Instant::now();
-    let side = u32::try_from(model.info().image_side)
-        .or_kind(Kind::Internal, || "the model's image side".to_owned())?;
-    let resize = |rgb: &_| resize_bicubic(rgb, side);
-    let cutting = Cutting {
+    let prepare = PrepareOptions {
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
-        resize: &resize,
+        image_side: model.info().image_side,
+        resize: Arc::new(resize_bicubic),
     };
     let progress = Progress::new(what);
     let mut builder = SampleSetBuilder::new(model.info(), prompts.len());
     labelled::extract(
         model,
-        &open_video,
+        open_video,
         &labelled_videos(clips),
-        &cutting,
+        &prepare,
         prompts,
         cancel,
         &|e| progress.tell(e.videos.0, e.videos.1, "videos"),

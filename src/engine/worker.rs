@@ -1,0 +1,216 @@
+//! The thread that owns the model.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    error::{Error, Kind, Result},
+    head::{HeadFeatures, HeadSelection},
+    limits,
+    telemetry::metrics::{self, Outcome, Stage},
+};
+
+use super::{
+    EngineConfig,
+    gate::{FingerprintRequest, Gate, Running, Work},
+    probe::{Clip, HeadProbe},
+};
+
+pub(super) struct Worker {
+    pub probe: Box<dyn HeadProbe>,
+    pub gate: Arc<Gate>,
+    pub config: EngineConfig,
+    pub warm: watch::Sender<bool>,
+}
+
+/// Refuses all waiting work when the thread ends, however it ends.
+struct StopOnDrop(Arc<Gate>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop(None);
+    }
+}
+
+impl Worker {
+    pub fn run(self) {
+        let _stop = StopOnDrop(self.gate.clone());
+        if let Err(error) = self.warm_up() {
+            tracing::error!(error = %format_args!("{error:#}"), "warm-up pass failed");
+            let message = format!("the warm-up pass failed: {error:#}");
+            self.gate.stop(Some((error.kind(), message)));
+            return;
+        }
+        self.warm.send_replace(true);
+        loop {
+            match self
+                .gate
+                .next(self.config.max_batch, self.config.batch_wait)
+            {
+                Work::Pass(batch) => self.pass(batch),
+                Work::Fingerprint(request) => self.fingerprint(request),
+                Work::Stop => break,
+            }
+        }
+        self.warm.send_replace(false);
+    }
+
+    /// One pass over grey frames: pages the weights in, compiles kernels, measures.
+    fn warm_up(&self) -> Result<()> {
+        let info = self.probe.info();
+        let heads = self.config.warm_up_selection(info);
+        let pixels = info.image_side * info.image_side * 3;
+        // Apart in memory, so that the probe cannot take them for one repeated frame.
+        let frames = (0..limits::FRAMES_PER_SEGMENT)
+            .map(|_| Arc::from(vec![128u8; pixels]))
+            .collect();
+        let started = Instant::now();
+        self.gate.pulse.beat();
+        let features = self.probe_all(&[Clip { frames }], &self.config.warm_up_prompts, &heads)?;
+        self.gate.pulse.beat();
+        tracing::info!(
+            model = info.name,
+            device = info.device,
+            seconds = started.elapsed().as_secs_f64(),
+            features = features.iter().map(|f| f.data.len()).sum::<usize>(),
+            "warm-up pass done"
+        );
+        Ok(())
+    }
+
+    /// Runs a batch; if it fails, each of it alone, so that one bad segment spoils no other.
+    fn pass(&self, mut batch: Vec<Running>) {
+        match self.probe_jobs(&batch) {
+            Ok(features) => {
+                for (running, features) in batch.into_iter().zip(features) {
+                    answer(running, Ok(features));
+                }
+            }
+            Err(error) if batch.len() == 1 => {
+                if let Some(running) = batch.pop() {
+                    answer(running, Err(error.context("model")));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = %format_args!("{error:#}"),
+                    clips = batch.len(),
+                    "a batch failed; running its segments one by one"
+                );
+                for running in batch {
+                    if running.is_abandoned() {
+                        answer(running, Err(Error::cancelled("the caller left")));
+                        continue;
+                    }
+                    let features = self
+                        .probe_jobs(std::slice::from_ref(&running))
+                        .map(|mut features| features.swap_remove(0))
+                        .map_err(|error| error.context("model"));
+                    answer(running, features);
+                }
+            }
+        }
+    }
+
+    fn probe_jobs(&self, jobs: &[Running]) -> Result<Vec<HeadFeatures>> {
+        let Some(first) = jobs.first() else {
+            return Ok(Vec::new());
+        };
+        let clips: Vec<Clip> = jobs
+            .iter()
+            .map(|running| running.job.clip.clone())
+            .collect();
+        self.probe_all(&clips, &first.job.prompts, &first.job.heads)
+    }
+
+    fn probe_all(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<Vec<HeadFeatures>> {
+        metrics::batch_size(clips.len());
+        let started = Instant::now();
+        self.gate.pulse.beat();
+        let features = self.guarded(|| self.probe.probe(clips, prompts, heads))?;
+        let took = started.elapsed();
+        self.check_shape(&features, clips.len(), prompts.len(), heads)?;
+        metrics::stage(Stage::Pass, took);
+        self.gate.pulse.passed(clips.len(), took);
+        Ok(features)
+    }
+
+    /// Users index by these shapes, so a probe that breaks them must not get past this point.
+    fn check_shape(
+        &self,
+        features: &[HeadFeatures],
+        clips: usize,
+        prompts: usize,
+        heads: &HeadSelection,
+    ) -> Result<()> {
+        let info = self.probe.info();
+        let heads = match heads {
+            HeadSelection::All => info.layers * info.heads,
+            HeadSelection::Only(ids) => ids.len(),
+        };
+        let as_promised = features.len() == clips
+            && features.iter().all(|f| {
+                (f.prompts, f.heads, f.head_dim) == (prompts, heads, info.head_dim)
+                    && f.data.len() == prompts * heads * info.head_dim
+            });
+        if as_promised {
+            Ok(())
+        } else {
+            Err(Error::internal(format!(
+                "the model returned {} results of {:?} for {clips} clips of {:?}",
+                features.len(),
+                features.first().map(|f| (f.prompts, f.heads, f.head_dim)),
+                (prompts, heads, info.head_dim)
+            )))
+        }
+    }
+
+    fn fingerprint(&self, request: FingerprintRequest) {
+        let result = self.guarded(|| self.probe.fingerprint(request.layers));
+        if let Ok(fingerprint) = &result {
+            self.gate.keep_fingerprint(request.layers, fingerprint);
+        }
+        let _ = request.answer.send(result);
+    }
+
+    /// Turns a panic of the model into an error. The model is used again after it: a pass keeps no
+    /// state in it, and one that panics again and again is reported by the health check.
+    fn guarded<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+            self.gate.pulse.panicked();
+            let what = panic_message(panic.as_ref());
+            tracing::error!(panic = what, "the model panicked");
+            Err(Error::new(Kind::Internal, format!("it panicked: {what}")))
+        })
+    }
+}
+
+fn answer(running: Running, result: Result<HeadFeatures>) {
+    metrics::segment(match &result {
+        Ok(_) => Outcome::Scored,
+        Err(error) if error.kind() == Kind::Cancelled => Outcome::Cancelled,
+        Err(_) => Outcome::Failed,
+    });
+    // The caller may have left during the pass.
+    let _ = running.answer.send(result);
+}
+
+/// What a caught panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}

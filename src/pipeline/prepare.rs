@@ -1,0 +1,374 @@
+//! Frames to clips, on a thread of its own per source.
+//!
+//! ```text
+//! MediaSource ─▶ Segmenter ─▶ sampled pictures ─▶ RGB ─▶ resize ─▶ bounded channel
+//! ```
+//!
+//! The thread is held back by whoever reads the channel. What a source may keep in memory at once:
+//! [`RAW_PICTURES_MAX_BYTES`] (and one picture) of the open segment, one segment's clip in the
+//! making, and [`PREPARED_SEGMENTS_MAX`] clips in the channel.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    engine::probe::Clip,
+    error::{Error, Kind, Result, ResultExt},
+    limits::{DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES},
+    media::{FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, Picture, RgbImage},
+    segment::{SampledSegment, SegmentRule, Segmenter, whole_video_indices},
+    telemetry::metrics::{self, Stage},
+};
+
+/// Resizes a picture to a square of so many pixels: `side * side * 3` bytes, RGB.
+pub type Resize = Arc<dyn Fn(&RgbImage, u32) -> Result<Vec<u8>> + Send + Sync>;
+
+/// Opens a source; called on the decode thread, since opening may block.
+pub type OpenSource = Box<dyn FnOnce() -> Result<Box<dyn MediaSource>> + Send>;
+
+/// How frames become clips.
+#[derive(Clone)]
+pub struct PrepareOptions {
+    /// How the video is cut.
+    pub rule: SegmentRule,
+    /// Frames sampled per segment.
+    pub frames_per_segment: usize,
+    /// Width and height of a frame's picture for the model, pixels.
+    pub image_side: usize,
+    /// The resizer.
+    pub resize: Resize,
+}
+
+/// A segment that is ready for the model.
+#[derive(Clone)]
+pub struct PreparedSegment {
+    /// Zero-based over the source.
+    pub number: u64,
+    /// Increments at each gap.
+    pub run: u64,
+    /// Every decoded frame of the segment, never empty.
+    pub frames: Vec<FrameStamp>,
+    /// The sampled frames; repeated ones share their pixels.
+    pub clip: Clip,
+}
+
+/// What a source yields, in media order: `Opened`, then segments and gaps, then `End`.
+pub enum Prepared {
+    /// The first frame was decoded.
+    Opened(MediaInfo),
+    /// The next segment.
+    Segment(PreparedSegment),
+    /// Frames are missing here.
+    Gap(Gap),
+    /// The orderly end.
+    End(Totals),
+}
+
+/// What a source had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Decoded frames, at least 1.
+    pub frames: u64,
+    /// PTS + duration of the last frame.
+    pub duration: Duration,
+}
+
+/// A source that is being prepared. Dropping it fires its cancellation token.
+pub struct Preparation {
+    items: mpsc::Receiver<Result<Prepared>>,
+    _cancel: DropGuard,
+}
+
+impl Preparation {
+    /// Starts the thread. `cancel` must be this source's own: it fires when the preparation is
+    /// dropped, so that a source that waits for input (and was opened with it) stops too.
+    pub fn start(
+        open: OpenSource,
+        options: PrepareOptions,
+        cancel: CancellationToken,
+    ) -> Result<Preparation> {
+        let (sender, items) = mpsc::channel(PREPARED_SEGMENTS_MAX);
+        let guard = cancel.clone().drop_guard();
+        std::thread::Builder::new()
+            .name("decode".into())
+            .spawn(move || {
+                // Consumed by the call, so the source and its files are gone before the channel
+                // closes: whoever sees it closed can count on that.
+                let result = catch_unwind(AssertUnwindSafe(|| {
+                    Preparer::new(options, sender.clone(), cancel)?.run(open)
+                }))
+                .unwrap_or_else(|panic| {
+                    let what = crate::engine::panic_message(panic.as_ref());
+                    tracing::error!(panic = what, "the decode thread panicked");
+                    Err(Error::internal(format!("the decoder panicked: {what}")))
+                });
+                if let Err(error) = result {
+                    // Nobody reads it where the receiver left; then nobody needs it.
+                    let _ = sender.blocking_send(Err(error));
+                }
+            })
+            .or_kind(Kind::ResourceExhausted, || {
+                "cannot start a decode thread: the system has too many".into()
+            })?;
+        Ok(Preparation {
+            items,
+            _cancel: guard,
+        })
+    }
+
+    /// The next item; `None` after `End` or an error.
+    pub async fn next(&mut self) -> Option<Result<Prepared>> {
+        self.items.recv().await
+    }
+
+    /// As [`next`](Self::next), for threads outside the runtime.
+    pub fn blocking_next(&mut self) -> Option<Result<Prepared>> {
+        self.items.blocking_recv()
+    }
+
+    /// Cancels, and waits (not forever) until the source is closed.
+    pub async fn stop(mut self) {
+        drop(std::mem::replace(
+            &mut self._cancel,
+            CancellationToken::new().drop_guard(),
+        ));
+        let closed = async { while self.items.recv().await.is_some() {} };
+        if tokio::time::timeout(DECODE_STOP_TIMEOUT, closed)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                seconds = DECODE_STOP_TIMEOUT.as_secs(),
+                "a decode thread goes on after its cancellation"
+            );
+        }
+    }
+}
+
+/// A frame of the open segment.
+#[derive(Clone)]
+enum Sample {
+    /// As decoded.
+    Raw(Arc<dyn Picture>),
+    /// Already at the model's size.
+    Pixels(Arc<[u8]>),
+}
+
+impl Sample {
+    fn pixels(&self, resize: &Resize, side: usize) -> Result<Arc<[u8]>> {
+        match self {
+            Sample::Pixels(pixels) => Ok(pixels.clone()),
+            Sample::Raw(picture) => to_pixels(picture.as_ref(), resize, side),
+        }
+    }
+}
+
+fn to_pixels(picture: &dyn Picture, resize: &Resize, side: usize) -> Result<Arc<[u8]>> {
+    let wanted = u32::try_from(side)
+        .map_err(|_| Error::internal(format!("a picture side of {side} pixels")))?;
+    let pixels = resize(&picture.to_rgb()?, wanted)?;
+    let expected = side * side * 3;
+    if pixels.len() != expected {
+        return Err(Error::internal(format!(
+            "the resizer made {} bytes of a picture, not {expected}",
+            pixels.len()
+        )));
+    }
+    Ok(pixels.into())
+}
+
+/// The decode thread's state.
+struct Preparer {
+    options: PrepareOptions,
+    segmenter: Segmenter<Sample>,
+    /// Held by raw pictures of the open segment.
+    raw_bytes: usize,
+    totals: Totals,
+    opened: bool,
+    /// Since the last segment was complete.
+    decoding: Duration,
+    sender: mpsc::Sender<Result<Prepared>>,
+    cancel: CancellationToken,
+}
+
+impl Preparer {
+    fn new(
+        options: PrepareOptions,
+        sender: mpsc::Sender<Result<Prepared>>,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        Ok(Preparer {
+            segmenter: Segmenter::new(options.rule, options.frames_per_segment)?,
+            options,
+            raw_bytes: 0,
+            totals: Totals::default(),
+            opened: false,
+            decoding: Duration::ZERO,
+            sender,
+            cancel,
+        })
+    }
+
+    fn run(mut self, open: OpenSource) -> Result<()> {
+        let mut source = open()?;
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(Error::cancelled("the detection was cancelled"));
+            }
+            let started = Instant::now();
+            let event = source.next_event()?;
+            self.decoding += started.elapsed();
+            match event {
+                Some(MediaEvent::Opened(info)) => {
+                    if self.opened {
+                        // A source that had to reconnect; what it was opened as stays true.
+                        tracing::debug!(?info, "the source opened again");
+                    } else {
+                        self.opened = true;
+                        self.send(Prepared::Opened(info))?;
+                    }
+                }
+                Some(MediaEvent::Frame(frame)) => self.frame(frame.stamp, frame.picture)?,
+                Some(MediaEvent::Gap(gap)) => {
+                    metrics::gap(gap.reason);
+                    if let Some(segment) = self.segmenter.gap() {
+                        self.segment(segment)?;
+                    }
+                    self.raw_bytes = 0;
+                    self.send(Prepared::Gap(gap))?;
+                }
+                None => break,
+            }
+        }
+        if self.totals.frames == 0 {
+            return Err(Error::invalid(
+                "no frame could be decoded: the input has no video, or none that this service reads",
+            ));
+        }
+        if let Some(segment) = self.segmenter.finish() {
+            self.segment(segment)?;
+        }
+        // Before the end is told: files and decoders are free when a caller hears of it.
+        drop(source);
+        self.send(Prepared::End(self.totals))
+    }
+
+    fn frame(&mut self, stamp: FrameStamp, picture: Arc<dyn Picture>) -> Result<()> {
+        if !self.opened {
+            return Err(Error::internal(
+                "the source gave a frame before it was open",
+            ));
+        }
+        if stamp.index != self.totals.frames {
+            return Err(Error::internal(format!(
+                "the source gave frame {} as its frame {}",
+                stamp.index, self.totals.frames
+            )));
+        }
+        self.totals.frames += 1;
+        self.totals.duration = stamp.end().saturating_since(crate::media::MediaTime::ZERO);
+        let size = picture.size_bytes();
+        let complete = self.segmenter.push(stamp, Sample::Raw(picture))?;
+        self.raw_bytes = match &complete {
+            // The `seconds` rule completes a segment before this frame, the `frames` rule with it.
+            Some(_) if self.segmenter.pending() == 0 => 0,
+            Some(_) => size,
+            None => self.raw_bytes.saturating_add(size),
+        };
+        if let Some(segment) = complete {
+            self.segment(segment)?;
+        }
+        if self.raw_bytes > RAW_PICTURES_MAX_BYTES {
+            let started = Instant::now();
+            let PrepareOptions {
+                resize, image_side, ..
+            } = &self.options;
+            self.segmenter
+                .map_pending(|sample| Ok(Sample::Pixels(sample.pixels(resize, *image_side)?)))?;
+            self.raw_bytes = 0;
+            metrics::stage(Stage::Preprocess, started.elapsed());
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, segment: SampledSegment<Sample>) -> Result<()> {
+        metrics::stage(Stage::Decode, std::mem::take(&mut self.decoding));
+        metrics::frames(segment.frames.len() as u64);
+        let started = Instant::now();
+        let mut frames: Vec<Arc<[u8]>> = Vec::with_capacity(segment.samples.len());
+        let mut last = None;
+        for (sample, offset) in segment.samples.iter().zip(&segment.sample_offsets) {
+            let pixels = match frames.last() {
+                Some(pixels) if last == Some(*offset) => pixels.clone(),
+                _ => sample.pixels(&self.options.resize, self.options.image_side)?,
+            };
+            last = Some(*offset);
+            frames.push(pixels);
+        }
+        metrics::stage(Stage::Preprocess, started.elapsed());
+        self.send(Prepared::Segment(PreparedSegment {
+            number: segment.number,
+            run: segment.run,
+            frames: segment.frames,
+            clip: Clip { frames },
+        }))
+    }
+
+    /// Waits while the channel is full; an error where nobody reads it any more.
+    fn send(&self, item: Prepared) -> Result<()> {
+        self.sender
+            .blocking_send(Ok(item))
+            .map_err(|_| Error::cancelled("nobody reads the prepared segments any more"))
+    }
+}
+
+/// A whole video as one sample: the clip and the stamps of its sampled frames, one a sample.
+/// `frames` is the video's number of frames, counted by decoding it before.
+///
+/// Fails with `InvalidArgument` where the video has no frames or fewer than counted, and with the
+/// source's errors.
+pub fn whole_video(
+    source: &mut dyn MediaSource,
+    frames: u64,
+    frames_per_sample: usize,
+    image_side: usize,
+    resize: &Resize,
+) -> Result<(Clip, Vec<FrameStamp>)> {
+    let indices = whole_video_indices(frames, frames_per_sample);
+    let mut wanted = indices.iter().copied().peekable();
+    if wanted.peek().is_none() {
+        return Err(Error::invalid("a video of 0 frames cannot be a sample"));
+    }
+    let (mut clip, mut stamps) = (Vec::with_capacity(indices.len()), Vec::new());
+    let mut decoded = 0u64;
+    while let Some(&index) = wanted.peek() {
+        let frame = match source.next_event()? {
+            Some(MediaEvent::Frame(frame)) => frame,
+            Some(MediaEvent::Opened(_) | MediaEvent::Gap(_)) => continue,
+            None => {
+                return Err(Error::invalid(format!(
+                    "the video ended after {decoded} frames, and {frames} were counted: it changed, or it decodes differently each time"
+                )));
+            }
+        };
+        decoded += 1;
+        if frame.stamp.index < index {
+            continue;
+        }
+        let pixels = to_pixels(frame.picture.as_ref(), resize, image_side)?;
+        while wanted
+            .next_if(|wanted| *wanted <= frame.stamp.index)
+            .is_some()
+        {
+            clip.push(pixels.clone());
+            stamps.push(frame.stamp);
+        }
+    }
+    Ok((Clip { frames: clip }, stamps))
+}

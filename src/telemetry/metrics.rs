@@ -1,0 +1,159 @@
+//! What is measured, as typed functions: names, units and label values live here alone, so that
+//! no caller can invent a label. Durations are seconds, sizes are bytes or counts.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+/// Segments that left the engine, by `outcome`.
+pub const SEGMENTS_TOTAL: &str = "headhunt_segments_total";
+/// Segments that wait, by `lane`.
+pub const QUEUE_DEPTH: &str = "headhunt_queue_depth_segments";
+/// How long a segment waited in the queue, by `lane`.
+pub const QUEUE_WAIT_SECONDS: &str = "headhunt_queue_wait_seconds";
+/// How long a stage took, by `stage`.
+pub const STAGE_SECONDS: &str = "headhunt_stage_seconds";
+/// Clips in one pass.
+pub const BATCH_CLIPS: &str = "headhunt_batch_clips";
+/// Measured throughput of the model.
+pub const SEGMENTS_PER_SECOND: &str = "headhunt_segments_per_second";
+/// Panics of the model that were caught.
+pub const PROBE_PANICS_TOTAL: &str = "headhunt_probe_panics_total";
+/// Decoded frames.
+pub const FRAMES_TOTAL: &str = "headhunt_frames_total";
+/// Gaps in media, by `reason`.
+pub const GAPS_TOTAL: &str = "headhunt_gaps_total";
+/// Events that began.
+pub const EVENTS_TOTAL: &str = "headhunt_events_total";
+
+/// A label whose values are few and known when this is compiled.
+pub trait Label: Copy {
+    /// The label's name.
+    const NAME: &'static str;
+    /// The label's value.
+    fn value(self) -> &'static str;
+}
+
+/// How a segment left the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its features were computed.
+    Scored,
+    /// The model failed on it.
+    Failed,
+    /// Its caller left before its pass.
+    Cancelled,
+    /// It waited too long.
+    DeadlineExceeded,
+    /// There was no room for it.
+    Rejected,
+}
+
+impl Label for Outcome {
+    const NAME: &'static str = "outcome";
+    fn value(self) -> &'static str {
+        match self {
+            Outcome::Scored => "scored",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "cancelled",
+            Outcome::DeadlineExceeded => "deadline_exceeded",
+            Outcome::Rejected => "rejected",
+        }
+    }
+}
+
+/// A stage of a segment's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for and decoding the frames of one segment.
+    Decode,
+    /// RGB conversion and resizing of one segment's sampled frames.
+    Preprocess,
+    /// Waiting for the model.
+    Queue,
+    /// One whole pass of the model over a batch.
+    Pass,
+    /// The vision tower and projector of one pass.
+    Vision,
+    /// The language model of one pass.
+    Language,
+    /// Scorer and locator of one segment.
+    Score,
+}
+
+impl Label for Stage {
+    const NAME: &'static str = "stage";
+    fn value(self) -> &'static str {
+        match self {
+            Stage::Decode => "decode",
+            Stage::Preprocess => "preprocess",
+            Stage::Queue => "queue",
+            Stage::Pass => "pass",
+            Stage::Vision => "vision",
+            Stage::Language => "language",
+            Stage::Score => "score",
+        }
+    }
+}
+
+impl Label for crate::media::GapReason {
+    const NAME: &'static str = "reason";
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+fn pair<L: Label>(label: L) -> [(&'static str, &'static str); 1] {
+    [(L::NAME, label.value())]
+}
+
+/// A segment left the engine.
+pub fn segment(outcome: Outcome) {
+    counter!(SEGMENTS_TOTAL, &pair(outcome)).increment(1);
+}
+
+/// So many segments wait in a lane now.
+pub fn queue_depth(lane: impl Label, segments: usize) {
+    gauge!(QUEUE_DEPTH, &pair(lane)).set(segments as f64);
+}
+
+/// A segment waited so long in a lane before its pass began.
+pub fn queue_wait(lane: impl Label, waited: Duration) {
+    histogram!(QUEUE_WAIT_SECONDS, &pair(lane)).record(waited.as_secs_f64());
+    stage(Stage::Queue, waited);
+}
+
+/// A stage took so long.
+pub fn stage(stage: Stage, took: Duration) {
+    histogram!(STAGE_SECONDS, &pair(stage)).record(took.as_secs_f64());
+}
+
+/// A pass ran over so many clips.
+pub fn batch_size(clips: usize) {
+    histogram!(BATCH_CLIPS).record(clips as f64);
+}
+
+/// The engine's throughput, segments per second.
+pub fn segments_per_second(rate: f64) {
+    gauge!(SEGMENTS_PER_SECOND).set(rate);
+}
+
+/// The model panicked and the panic was caught.
+pub fn probe_panic() {
+    counter!(PROBE_PANICS_TOTAL).increment(1);
+}
+
+/// So many frames were decoded.
+pub fn frames(n: u64) {
+    counter!(FRAMES_TOTAL).increment(n);
+}
+
+/// A gap was found.
+pub fn gap(reason: crate::media::GapReason) {
+    counter!(GAPS_TOTAL, &pair(reason)).increment(1);
+}
+
+/// An event began.
+pub fn event_started() {
+    counter!(EVENTS_TOTAL).increment(1);
+}
