@@ -436,3 +436,6 @@ fn factor(matrix: Vec<f64>, n: usize) -> Result<Cholesky> {
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
+
+#[cfg(test)]
+mod tests;
