@@ -1,5 +1,8 @@
 //! `headhunt evaluate`, as scripts call it.
 
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},

@@ -1,5 +1,8 @@
 //! Importers on the data sets' own files, and everything that is refused.
 
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fmt::Write;
 
 use headhunt::{

@@ -1,5 +1,8 @@
 //! Areas under curves against scikit-learn's, and against their definitions.
 
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use headhunt::eval::metrics::{Tally, areas, average_precision, pr_auc_trapezoid, roc_auc};
 use proptest::prelude::*;
 
