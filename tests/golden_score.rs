@@ -1,5 +1,8 @@
 //! Segments, scorer and locator against the reference's values.
 
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{fs, path::PathBuf};
 
 use headhunt::{
