@@ -1,4 +1,26 @@
 //! MODEL: clips to head features; the only room that imports candle.
+//!
+//! - [`config`]: config.json of both checkpoint layouts as one struct.
+//! - [`layout`]: which tensors a model has, and what each layout calls them.
+//! - [`weights`]: the checkpoint's files, memory-mapped and checked.
+//! - [`device`]: where the model runs.
+//! - [`pixels`], [`prompt`]: frames and questions as the model takes them.
+//! - [`vision`], [`projector`], [`language`]: the three parts of the forward pass, on [`kernels`].
+//! - [`internvl`]: the whole model behind [`HeadProbe`](crate::engine::probe::HeadProbe).
 
+pub mod config;
+pub mod device;
+pub mod fingerprint;
+pub mod internvl;
+pub mod kernels;
+pub mod language;
+pub mod layout;
+mod linear;
 pub mod pixels;
+pub mod projector;
 pub mod prompt;
+pub mod vision;
+pub mod weights;
+
+pub use device::DeviceSpec;
+pub use internvl::{InternVl, LoadOptions};
