@@ -197,3 +197,21 @@ pub const TOKENIZER_FILE_MAX_BYTES: u64 = 64 << 20;
 /// Longest prompt with its image tokens, tokens: up to here InternVL3's dynamic RoPE scaling
 /// changes nothing. 16 frames need about 4,300.
 pub const SEQUENCE_MAX_TOKENS: usize = 32_768;
+// --- hunt
+
+/// Most labelled samples of one hunt. The squared distances of all pairs are kept for their median:
+/// 64 MiB a worker at this count.
+pub const HUNT_SAMPLES_MAX: usize = 4096;
+
+/// Most layers that features may have; the deepest InternVL3 has 80.
+pub const HUNT_LAYERS_MAX: usize = 256;
+
+/// Most heads per layer that features may have; the widest InternVL3 has 64.
+pub const HUNT_HEADS_MAX: usize = 256;
+
+/// Most numbers per head: a worker keeps three square matrices of this side, 24 MiB.
+pub const HUNT_HEAD_DIM_MAX: usize = 1024;
+
+/// Most numbers in the features of one hunt, 16 GiB of f32: 28 × 28 heads of 128 numbers under 10
+/// prompts for 4096 samples.
+pub const HUNT_FEATURES_MAX: usize = 1 << 32;
