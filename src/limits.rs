@@ -38,3 +38,25 @@ pub const PROMPT_MAX_BYTES: usize = 4096;
 
 /// Most prompts in a profile.
 pub const PROMPTS_MAX: usize = 32;
+
+// --- model: hub
+
+/// Longest wait for the hub's answer to a request for facts.
+pub const HUB_REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Longest time without a byte before a download from the hub is given up; it can be resumed.
+pub const HUB_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Most files of a hub model that are listed: real ones have under 100.
+pub const HUB_FILES_MAX: usize = 10_000;
+
+/// Largest index of shards, bytes: that of the 78B model is under 300 KB.
+pub const HUB_INDEX_MAX_BYTES: u64 = 64 << 20;
+
+// --- model: synthesize
+
+/// Most bytes of tensors in one file of a synthesized checkpoint, as the hub's files have it.
+pub const SHARD_MAX_BYTES: u64 = 5_000_000_000;
+
+/// Free space asked for beyond the tensors, bytes: tokenizer files and headers take about 20 MB.
+pub const SYNTHESIZE_SPARE_BYTES: u64 = 64 << 20;
