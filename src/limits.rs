@@ -39,6 +39,57 @@ pub const PROMPT_MAX_BYTES: usize = 4096;
 /// Most prompts in a profile.
 pub const PROMPTS_MAX: usize = 32;
 
+// --- model
+
+/// Largest config.json, bytes; the longest known one has 7 kB.
+pub const MODEL_CONFIG_MAX_BYTES: u64 = 1 << 20;
+
+/// Largest model.safetensors.index.json, bytes: 100,000 tensor names with room.
+pub const MODEL_INDEX_MAX_BYTES: u64 = 32 << 20;
+
+/// Most files a sharded checkpoint may have; each is one memory map.
+pub const MODEL_SHARDS_MAX: usize = 1024;
+
+/// Most layers of a vision tower or language model; the 78B model has 80.
+pub const MODEL_MAX_LAYERS: usize = 512;
+
+/// Largest width of a model (hidden, intermediate), numbers; the 78B model has 29,568.
+pub const MODEL_MAX_WIDTH: usize = 1 << 18;
+
+/// Most attention heads of a layer; the 78B model has 64.
+pub const MODEL_MAX_HEADS: usize = 1024;
+
+/// Largest vocabulary, tokens; InternVL3 has 151,674.
+pub const MODEL_MAX_VOCAB: usize = 1 << 21;
+
+/// Longest context, tokens; InternVL3 has 32,768.
+pub const MODEL_MAX_POSITIONS: usize = 1 << 20;
+
+/// Largest side of the model's picture, pixels; InternVL3 has 448.
+pub const MODEL_MAX_IMAGE_SIDE: usize = 2048;
+
+/// Frames in one pass of the vision tower: products are already large enough to run at full speed,
+/// and the widest activation (4 × 1025 × 4096 f32) stays at 67 MB.
+pub const VISION_FRAMES_PER_PASS: usize = 4;
+
+/// Token rows in one pass of the language model: two clips of 16 frames. It bounds the hidden
+/// states (118 MB in f32 at the 8B width).
+pub const LANGUAGE_ROWS_PER_PASS: usize = 8704;
+
+/// Token rows that go through a gated MLP at once, so that its two wide activations stay at
+/// 78 MB each in f32 at the 8B width.
+pub const MLP_ROWS_PER_PASS: usize = 1024;
+
+/// Query rows of an attention tile: the scores of one tile (128 × 512 f32, 256 kB) stay in the
+/// second-level cache.
+pub const ATTENTION_QUERY_ROWS: usize = 128;
+
+/// Keys of an attention tile; see [`ATTENTION_QUERY_ROWS`].
+pub const ATTENTION_KEY_ROWS: usize = 512;
+
+/// Most clips in one call of the model; the engine's batches are smaller.
+pub const PROBE_MAX_CLIPS: usize = 256;
+
 // --- model: hub
 
 /// Longest wait for the hub's answer to a request for facts.
@@ -49,9 +100,6 @@ pub const HUB_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_sec
 
 /// Most files of a hub model that are listed: real ones have under 100.
 pub const HUB_FILES_MAX: usize = 10_000;
-
-/// Largest index of shards, bytes: that of the 78B model is under 300 KB.
-pub const HUB_INDEX_MAX_BYTES: u64 = 64 << 20;
 
 // --- model: synthesize
 
