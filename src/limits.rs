@@ -108,3 +108,22 @@ pub const SHARD_MAX_BYTES: u64 = 5_000_000_000;
 
 /// Free space asked for beyond the tensors, bytes: tokenizer files and headers take about 20 MB.
 pub const SYNTHESIZE_SPARE_BYTES: u64 = 64 << 20;
+
+// --- model: fingerprint
+
+/// Largest tokenizer file that is hashed, bytes; the published tokenizer.json has 11 MB.
+pub const TOKENIZER_MAX_BYTES: u64 = 64 << 20;
+
+/// Most remembered fingerprints; the oldest go first.
+pub const FINGERPRINT_CACHE_ENTRIES_MAX: usize = 256;
+
+/// Largest remembered fingerprint file, bytes: 1024 shards with long paths.
+pub const FINGERPRINT_CACHE_ENTRY_MAX_BYTES: u64 = 4 << 20;
+
+// --- video: encode
+
+/// Raw frames that wait for the encoder.
+pub const ENCODE_QUEUE_FRAMES: usize = 16;
+
+/// Longest time without progress before encoding is given up.
+pub const ENCODE_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);

@@ -106,7 +106,11 @@ impl Pass {
             return None;
         }
         let way = done * (WIDTH as f32 + 2.0 * MARGIN) - MARGIN;
-        let x = if self.direction > 0.0 { way } else { WIDTH as f32 - way };
+        let x = if self.direction > 0.0 {
+            way
+        } else {
+            WIDTH as f32 - way
+        };
         let (depth, turns) = self.swerve;
         let y = self.y + depth * (std::f32::consts::TAU * turns * done).sin();
         Some((x, y.min(HEIGHT as f32 - 4.0)))
@@ -261,7 +265,12 @@ fn draw_flash(
     let wave = 0.8 + 0.2 * (t * 31.0 + flicker).sin() * (t * 17.0).cos();
     let radius = size * (0.6 + 0.5 * light.min(1.4)) * (1.0 - (-t * 8.0).exp() * 0.5);
     canvas.glow((x, y - radius), 105.0, [170.0, 138.0, 92.0], 0.85 * light);
-    canvas.glow((x, y - radius), radius * 1.7, [150.0, 84.0, 26.0], 0.8 * wave);
+    canvas.glow(
+        (x, y - radius),
+        radius * 1.7,
+        [150.0, 84.0, 26.0],
+        0.8 * wave,
+    );
     for (part, colour) in FIRE {
         let sway = (t * 23.0 * part + flicker).sin() * radius * 0.18;
         let centre = (x + sway, y - radius * (1.5 - 0.5 * part));
@@ -320,7 +329,12 @@ impl Puff {
             self.from.1 + self.drift.1 * age,
         );
         let alpha = 0.5 * (age * 4.0).min(1.0) * (-age / 5.0).exp();
-        canvas.puff(centre, self.radius + self.growth * age, [self.grey; 3], alpha);
+        canvas.puff(
+            centre,
+            self.radius + self.growth * age,
+            [self.grey; 3],
+            alpha,
+        );
     }
 }
 
@@ -353,8 +367,8 @@ fn wrong(rng: &mut ChaCha8Rng, street: Street) -> (What, f32) {
     let pass = Pass {
         starts: 0.0,
         speed: rng.random_range(72.0..105.0),
-        direction: if rng.random_bool(0.5) { 1.0 } else { -1.0 },
-        y: (street.lane(0) + street.lane(1)) / 2.0 + rng.random_range(-4.0..10.0),
+        direction: -street.near_direction,
+        y: street.lane(1) - rng.random_range(2.0..14.0),
         swerve: (rng.random_range(5.0..13.0), rng.random_range(1.0..2.5)),
     };
     let lasts = pass.lasts();

@@ -26,6 +26,8 @@ pub struct Street {
     pub road_top: f32,
     /// Lower edge of the road.
     pub road_bottom: f32,
+    /// Which way the near lane drives: 1 to the right, -1 to the left; the far lane the other way.
+    pub near_direction: f32,
 }
 
 impl Street {
@@ -53,8 +55,16 @@ impl Vehicle {
     pub fn random(rng: &mut ChaCha8Rng) -> Self {
         let van = rng.random_bool(0.25);
         Vehicle {
-            length: if van { rng.random_range(58.0..72.0) } else { rng.random_range(42.0..54.0) },
-            height: if van { rng.random_range(25.0..30.0) } else { rng.random_range(15.0..19.0) },
+            length: if van {
+                rng.random_range(58.0..72.0)
+            } else {
+                rng.random_range(42.0..54.0)
+            },
+            height: if van {
+                rng.random_range(25.0..30.0)
+            } else {
+                rng.random_range(15.0..19.0)
+            },
             colour: paint(rng),
         }
     }
@@ -64,7 +74,12 @@ impl Vehicle {
         let s = Street::scale(y);
         let (half, height) = (self.length * s / 2.0, self.height * s);
         let dark = self.colour.map(|c| c * 0.55);
-        canvas.ellipse((x, y + 1.0), (half * 1.08, 3.5 * s), [18.0; 3], 0.45 * alpha);
+        canvas.ellipse(
+            (x, y + 1.0),
+            (half * 1.08, 3.5 * s),
+            [18.0; 3],
+            0.45 * alpha,
+        );
         let body = y - height * 0.55;
         canvas.rect((x - half, body), (x + half, y - 1.0), self.colour, alpha);
         canvas.rect((x - half, y - 3.0 * s), (x + half, y - 1.0), dark, alpha);
@@ -72,10 +87,25 @@ impl Vehicle {
         let (left, right) = (back.min(front), back.max(front));
         canvas.rect((left, y - height), (right, body + 0.5), dark, alpha);
         let glass = [62.0, 74.0, 88.0];
-        canvas.rect((left + 2.0, y - height + 1.5), (right - 2.0, body), glass, alpha);
+        canvas.rect(
+            (left + 2.0, y - height + 1.5),
+            (right - 2.0, body),
+            glass,
+            alpha,
+        );
         for end in [-0.62, 0.62] {
-            canvas.ellipse((x + end * half, y - 1.5 * s), (4.4 * s, 4.4 * s), [22.0; 3], alpha);
-            canvas.ellipse((x + end * half, y - 1.5 * s), (1.9 * s, 1.9 * s), [120.0; 3], alpha);
+            canvas.ellipse(
+                (x + end * half, y - 1.5 * s),
+                (4.4 * s, 4.4 * s),
+                [22.0; 3],
+                alpha,
+            );
+            canvas.ellipse(
+                (x + end * half, y - 1.5 * s),
+                (1.9 * s, 1.9 * s),
+                [120.0; 3],
+                alpha,
+            );
         }
         let lamp = (x + direction * (half - 1.5), body + height * 0.18);
         canvas.ellipse(lamp, (1.6, 1.6), [235.0, 228.0, 190.0], alpha);
@@ -86,8 +116,7 @@ impl Vehicle {
 
 fn paint(rng: &mut ChaCha8Rng) -> Rgb {
     let grey = rng.random_range(40.0..215.0);
-    let tint = || -> f32 { 0.0 };
-    let mut colour = [grey + tint(); 3];
+    let mut colour = [grey; 3];
     if rng.random_bool(0.55) {
         for c in &mut colour {
             *c = rng.random_range(35.0..200.0);
@@ -145,9 +174,10 @@ impl Scene {
             wall,
             road_top,
             road_bottom: road_top + rng.random_range(66.0..84.0),
+            near_direction: if rng.random_bool(0.5) { 1.0 } else { -1.0 },
         };
         let background = background(&mut rng, street);
-        let drives = traffic(&mut rng, seconds);
+        let drives = traffic(&mut rng, street, seconds);
         let walkers = people(&mut rng, street);
         let sigma = rng.random_range(2.0..4.5);
         let noise = (0..NOISE_SAMPLES)
@@ -217,7 +247,8 @@ impl Scene {
         let (depth, period, phase) = self.drift;
         let gain = 1.0 + depth * (std::f32::consts::TAU * t / period + phase).sin();
         let channel = [gain * (1.0 + self.warmth), gain, gain * (1.0 - self.warmth)];
-        let mut offset = ChaCha8Rng::seed_from_u64(self.seed ^ (index + 1).wrapping_mul(0xD134_2543_DE82_EF95));
+        let mut offset =
+            ChaCha8Rng::seed_from_u64(self.seed ^ (index + 1).wrapping_mul(0xD134_2543_DE82_EF95));
         let mut at: usize = offset.random_range(0..NOISE_SAMPLES);
         let mut bytes = Vec::with_capacity(WIDTH * HEIGHT * 3);
         for pixel in &canvas.pixels {
@@ -234,9 +265,14 @@ impl Scene {
 impl Drive {
     fn draw(&self, canvas: &mut Canvas, street: Street, t: f32) {
         let way = self.speed * (t - self.enters) - self.vehicle.length;
-        let x = if self.direction > 0.0 { way } else { WIDTH as f32 - way };
+        let x = if self.direction > 0.0 {
+            way
+        } else {
+            WIDTH as f32 - way
+        };
         if x > -80.0 && x < WIDTH as f32 + 80.0 {
-            self.vehicle.draw(canvas, (x, street.lane(self.lane)), self.direction, 1.0);
+            self.vehicle
+                .draw(canvas, (x, street.lane(self.lane)), self.direction, 1.0);
         }
     }
 }
@@ -255,15 +291,19 @@ impl Walker {
             canvas.rect((left, y - 9.0 * s), (right, y), self.legs, 1.0);
         }
         canvas.ellipse((x, y - 14.0 * s), (3.4 * s, 6.6 * s), self.coat, 1.0);
-        canvas.ellipse((x, y - 22.0 * s), (2.3 * s, 2.6 * s), [176.0, 136.0, 112.0], 1.0);
+        canvas.ellipse(
+            (x, y - 22.0 * s),
+            (2.3 * s, 2.6 * s),
+            [176.0, 136.0, 112.0],
+            1.0,
+        );
     }
 }
 
-fn traffic(rng: &mut ChaCha8Rng, seconds: f32) -> Vec<Drive> {
+fn traffic(rng: &mut ChaCha8Rng, street: Street, seconds: f32) -> Vec<Drive> {
     let mut drives = vec![];
-    let flip = if rng.random_bool(0.5) { 1.0 } else { -1.0 };
     for lane in 0..2 {
-        let direction = if lane == 0 { -flip } else { flip };
+        let direction = street.near_direction * if lane == 0 { -1.0 } else { 1.0 };
         let speed = rng.random_range(42.0..72.0);
         let mut enters = -8.0 + rng.random_range(0.0..2.0);
         while enters < seconds {
@@ -316,7 +356,9 @@ impl Field {
         Field {
             size,
             columns,
-            cells: (0..columns * rows).map(|_| rng.random_range(0.0..1.0)).collect(),
+            cells: (0..columns * rows)
+                .map(|_| rng.random_range(0.0..1.0))
+                .collect(),
         }
     }
 
@@ -325,7 +367,8 @@ impl Field {
         let (i, j) = (u as usize, v as usize);
         let ease = |f: f32| f * f * (3.0 - 2.0 * f);
         let (fu, fv) = (ease(u.fract()), ease(v.fract()));
-        let cell = |i: usize, j: usize| self.cells.get(j * self.columns + i).copied().unwrap_or(0.5);
+        let cell =
+            |i: usize, j: usize| self.cells.get(j * self.columns + i).copied().unwrap_or(0.5);
         let top = cell(i, j) + (cell(i + 1, j) - cell(i, j)) * fu;
         let bottom = cell(i, j + 1) + (cell(i + 1, j + 1) - cell(i, j + 1)) * fu;
         top + (bottom - top) * fv
@@ -341,7 +384,12 @@ fn background(rng: &mut ChaCha8Rng, street: Street) -> Canvas {
     let stone = rng.random_range(110.0..160.0);
     let pavement = [stone, stone * 0.97, stone * 0.92];
     canvas.rect((0.0, street.wall), (w, street.road_top), pavement, 1.0);
-    canvas.rect((0.0, street.road_bottom), (w, h), pavement.map(|c| c * 0.95), 1.0);
+    canvas.rect(
+        (0.0, street.road_bottom),
+        (w, h),
+        pavement.map(|c| c * 0.95),
+        1.0,
+    );
     let joint = pavement.map(|c| c * 0.82);
     let tile: f32 = rng.random_range(17.0..29.0);
     let mut y = street.road_bottom + 4.0;
@@ -352,27 +400,52 @@ fn background(rng: &mut ChaCha8Rng, street: Street) -> Canvas {
     let mut x = rng.random_range(0.0..tile);
     while x < w {
         canvas.rect((x, street.road_bottom + 4.0), (x + 1.0, h), joint, 0.6);
-        canvas.rect((x, street.wall), (x + 1.0, street.road_top - 3.0), joint, 0.4);
+        canvas.rect(
+            (x, street.wall),
+            (x + 1.0, street.road_top - 3.0),
+            joint,
+            0.4,
+        );
         x += tile;
     }
 
     let asphalt = rng.random_range(62.0..98.0);
-    canvas.rect((0.0, street.road_top), (w, street.road_bottom), [asphalt, asphalt, asphalt * 1.04], 1.0);
+    canvas.rect(
+        (0.0, street.road_top),
+        (w, street.road_bottom),
+        [asphalt, asphalt, asphalt * 1.04],
+        1.0,
+    );
     for kerb in [street.road_top - 3.0, street.road_bottom] {
         canvas.rect((0.0, kerb), (w, kerb + 3.0), [168.0, 166.0, 160.0], 0.8);
     }
     let middle = (street.road_top + street.road_bottom) / 2.0;
     let mut x = rng.random_range(-20.0..0.0);
     while x < w {
-        canvas.rect((x, middle - 1.0), (x + 16.0, middle + 1.0), [205.0, 203.0, 190.0], 0.75);
+        canvas.rect(
+            (x, middle - 1.0),
+            (x + 16.0, middle + 1.0),
+            [205.0, 203.0, 190.0],
+            0.75,
+        );
         x += 32.0;
     }
     for _ in 0..rng.random_range(1..5) {
         let (x, r) = (rng.random_range(0.0..w), rng.random_range(7.0..15.0));
         let y = rng.random_range(street.road_bottom + 12.0..h);
         let green = rng.random_range(70.0..110.0);
-        canvas.ellipse((x, y), (r, r * 0.7), [green * 0.55, green, green * 0.5], 1.0);
-        canvas.ellipse((x - r * 0.2, y - r * 0.2), (r * 0.6, r * 0.4), [green * 0.7, green * 1.2, green * 0.6], 0.7);
+        canvas.ellipse(
+            (x, y),
+            (r, r * 0.7),
+            [green * 0.55, green, green * 0.5],
+            1.0,
+        );
+        canvas.ellipse(
+            (x - r * 0.2, y - r * 0.2),
+            (r * 0.6, r * 0.4),
+            [green * 0.7, green * 1.2, green * 0.6],
+            0.7,
+        );
     }
 
     let (coarse, fine) = (Field::new(rng, 40.0), Field::new(rng, 3.0));
@@ -390,9 +463,17 @@ fn buildings(rng: &mut ChaCha8Rng, canvas: &mut Canvas, street: Street) {
     let mut x = -rng.random_range(0.0..40.0f32);
     while x < w {
         let width = rng.random_range(45.0..100.0);
-        let top = if rng.random_bool(0.3) { rng.random_range(8.0..28.0) } else { -1.0 };
+        let top = if rng.random_bool(0.3) {
+            rng.random_range(8.0..28.0)
+        } else {
+            -1.0
+        };
         let tone: f32 = rng.random_range(70.0..150.0);
-        let tint: [f32; 3] = [rng.random_range(0.9..1.15), 1.0, rng.random_range(0.8..1.05)];
+        let tint: [f32; 3] = [
+            rng.random_range(0.9..1.15),
+            1.0,
+            rng.random_range(0.8..1.05),
+        ];
         let facade = tint.map(|c| c * tone);
         canvas.rect((x, top), (x + width - 1.0, street.wall), facade, 1.0);
         let (across, down) = (rng.random_range(13.0..20.0), rng.random_range(15.0..22.0));
@@ -401,7 +482,11 @@ fn buildings(rng: &mut ChaCha8Rng, canvas: &mut Canvas, street: Street) {
             let mut wx = x + 6.0;
             while wx + 7.0 < x + width - 4.0 {
                 let lit = rng.random_bool(0.12);
-                let glass = if lit { [198.0, 182.0, 130.0] } else { facade.map(|c| c * 0.45) };
+                let glass = if lit {
+                    [198.0, 182.0, 130.0]
+                } else {
+                    facade.map(|c| c * 0.45)
+                };
                 canvas.rect((wx, wy), (wx + 7.0, wy + 9.0), glass, 0.9);
                 wx += across;
             }

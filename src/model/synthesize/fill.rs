@@ -52,10 +52,8 @@ impl Stream {
             Init::Constant(value) => value,
             Init::Normal { mean, std } => {
                 let bits = split_mix(self.key, index);
-                let sum = (bits & 0xffff)
-                    + (bits >> 16 & 0xffff)
-                    + (bits >> 32 & 0xffff)
-                    + (bits >> 48);
+                let sum =
+                    (bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48);
                 mean + (sum as i32 - SUM_MEAN) as f32 * (std / SUM_STD)
             }
         }

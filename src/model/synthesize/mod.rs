@@ -75,7 +75,9 @@ impl FromStr for Dtype {
         match name {
             "f32" => Ok(Dtype::F32),
             "bf16" => Ok(Dtype::Bf16),
-            _ => Err(Error::invalid(format!("no dtype {name:?}; there are f32 and bf16"))),
+            _ => Err(Error::invalid(format!(
+                "no dtype {name:?}; there are f32 and bf16"
+            ))),
         }
     }
 }
@@ -148,12 +150,23 @@ impl Synthesis<'_> {
                 format!("cannot create a folder in {}", parent.display())
             })?;
         let dir = partial.path();
-        vocabulary::Vocabulary::train(init::CORPUS, shape.base_vocab())?
-            .write(dir, self.layout)?;
-        write_json(dir, "preprocessor_config.json", &preset::preprocessor_json(&shape, self.layout))?;
-        write_json(dir, "generation_config.json", &preset::generation_json(&shape))?;
+        vocabulary::Vocabulary::train(init::CORPUS, shape.base_vocab())?.write(dir, self.layout)?;
+        write_json(
+            dir,
+            "preprocessor_config.json",
+            &preset::preprocessor_json(&shape, self.layout),
+        )?;
+        write_json(
+            dir,
+            "generation_config.json",
+            &preset::generation_json(&shape),
+        )?;
         if self.layout == Layout::Hf {
-            write_json(dir, "processor_config.json", &preset::processor_json(&shape))?;
+            write_json(
+                dir,
+                "processor_config.json",
+                &preset::processor_json(&shape),
+            )?;
         }
         let mut written = 0;
         for (i, shard) in shards.iter().enumerate() {
@@ -210,8 +223,9 @@ fn refuse_contents(out: &Path) -> Result<()> {
 
 /// Parent folder and own name of `out`.
 fn place(out: &Path) -> Result<(PathBuf, String)> {
-    let absolute = std::path::absolute(out)
-        .or_kind(Kind::InvalidArgument, || format!("{} is no path", out.display()))?;
+    let absolute = std::path::absolute(out).or_kind(Kind::InvalidArgument, || {
+        format!("{} is no path", out.display())
+    })?;
     match (absolute.parent(), absolute.file_name()) {
         (Some(parent), Some(name)) => {
             Ok((parent.to_path_buf(), name.to_string_lossy().into_owned()))
@@ -245,5 +259,7 @@ fn write_json(dir: &Path, name: &str, value: &Value) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value)
         .or_kind(Kind::Internal, || format!("cannot write {name}"))?;
     text.push(b'\n');
-    fs::write(&path, text).or_kind(Kind::Internal, || format!("cannot write {}", path.display()))
+    fs::write(&path, text).or_kind(Kind::Internal, || {
+        format!("cannot write {}", path.display())
+    })
 }

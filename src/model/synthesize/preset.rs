@@ -92,6 +92,11 @@ impl Preset {
         Preset::B38,
     ];
 
+    /// The config.json that a checkpoint of this preset gets.
+    pub fn config_json(self, layout: Layout, dtype: Dtype) -> Value {
+        config_json(&self.shape(), layout, dtype)
+    }
+
     pub(super) fn shape(self) -> Shape {
         let vit_300m = Shape {
             vision_layers: 24,

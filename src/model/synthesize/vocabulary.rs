@@ -9,15 +9,15 @@ use std::{collections::HashMap, fmt::Write as _, fs, path::Path};
 
 use serde_json::{Map, Value, json};
 use tokenizers::{
-    Model, OffsetReferential, OffsetType, PreTokenizer, Trainer,
+    OffsetReferential, OffsetType, PreTokenizer, Trainer,
     models::bpe::{BPE, BpeTrainerBuilder},
     pre_tokenizers::{
         byte_level::ByteLevel,
         sequence::Sequence,
         split::{Split, SplitPattern},
     },
-    tokenizer::pre_tokenizer::PreTokenizedString,
     tokenizer::normalizer::SplitDelimiterBehavior,
+    tokenizer::pre_tokenizer::PreTokenizedString,
 };
 
 use crate::{
@@ -113,9 +113,11 @@ impl Vocabulary {
             false,
         )
         .map_err(bug)?;
-        let cut = Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]);
-        let alphabet: std::collections::HashSet<char> =
-            ByteLevel::alphabet().into_iter().collect();
+        let cut = Sequence::new(vec![
+            split.into(),
+            ByteLevel::new(false, true, false).into(),
+        ]);
+        let alphabet: std::collections::HashSet<char> = ByteLevel::alphabet().into_iter().collect();
         let bytes = alphabet.len();
         if size < bytes {
             return Err(Error::internal(format!(
@@ -142,8 +144,11 @@ impl Vocabulary {
         let mut model = BPE::default();
         trainer.train(&mut model).map_err(bug)?;
 
-        let mut tokens: Vec<(u32, String)> =
-            model.get_vocab().into_iter().map(|(t, id)| (id, t)).collect();
+        let mut tokens: Vec<(u32, String)> = model
+            .get_vocab()
+            .into_iter()
+            .map(|(t, id)| (id, t))
+            .collect();
         tokens.sort_unstable();
         let mut tokens: Vec<String> = tokens.into_iter().map(|(_, token)| token).collect();
         // Every token past the alphabet is the product of one merge, in the order of training.
@@ -279,11 +284,14 @@ impl Vocabulary {
         for (left, right) in &self.merges {
             let _ = writeln!(merges, "{left} {right}");
         }
-        let added: HashMap<&str, usize> =
-            self.added().map(|(id, token)| (token.content, id)).collect();
+        let added: HashMap<&str, usize> = self
+            .added()
+            .map(|(id, token)| (token.content, id))
+            .collect();
         let path = dir.join("merges.txt");
-        fs::write(&path, merges)
-            .or_kind(Kind::Internal, || format!("cannot write {}", path.display()))?;
+        fs::write(&path, merges).or_kind(Kind::Internal, || {
+            format!("cannot write {}", path.display())
+        })?;
         super::write_json(dir, "vocab.json", &self.vocab_json())?;
         super::write_json(dir, "added_tokens.json", &json!(added))?;
         super::write_json(
@@ -343,11 +351,18 @@ mod tests {
                 let id = u32::try_from(size + i).unwrap();
                 assert_eq!(tokenizer.token_to_id(token.content), Some(id));
             }
-            for text in ["Frame1: <img><IMG_CONTEXT></img>\n", "žluťoučký 🦀 \u{1}\n\n", "unused 300"] {
+            for text in [
+                "Frame1: <img><IMG_CONTEXT></img>\n",
+                "žluťoučký 🦀 \u{1}\n\n",
+                "unused 300",
+            ] {
                 let ids = tokenizer.encode(text, false).unwrap();
                 assert_eq!(tokenizer.decode(ids.get_ids(), false).unwrap(), text);
                 let fill = size as u32 > 300 && ids.get_ids().contains(&300) && size == 3000;
-                assert!(!(fill && text.starts_with("unused")), "a filler was produced");
+                assert!(
+                    !(fill && text.starts_with("unused")),
+                    "a filler was produced"
+                );
             }
         }
     }

@@ -118,8 +118,9 @@ pub(super) fn write_shard(
         );
         offset = end;
     }
-    let mut header = serde_json::to_vec(&header)
-        .or_kind(Kind::Internal, || "cannot write a safetensors header".into())?;
+    let mut header = serde_json::to_vec(&header).or_kind(Kind::Internal, || {
+        "cannot write a safetensors header".into()
+    })?;
     // Tensor data starts at a multiple of 8, so that it can be read in place.
     header.resize(header.len().next_multiple_of(8), b' ');
 

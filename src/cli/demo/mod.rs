@@ -1,0 +1,7 @@
+//! The demo's raw material: labelled synthetic clips of a street under a fixed camera.
+
+mod anomaly;
+mod canvas;
+#[cfg(feature = "video")]
+pub mod clips;
+mod scene;
