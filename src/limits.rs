@@ -111,9 +111,6 @@ pub const SYNTHESIZE_SPARE_BYTES: u64 = 64 << 20;
 
 // --- model: fingerprint
 
-/// Largest tokenizer file that is hashed, bytes; the published tokenizer.json has 11 MB.
-pub const TOKENIZER_MAX_BYTES: u64 = 64 << 20;
-
 /// Most remembered fingerprints; the oldest go first.
 pub const FINGERPRINT_CACHE_ENTRIES_MAX: usize = 256;
 
@@ -127,3 +124,16 @@ pub const ENCODE_QUEUE_FRAMES: usize = 16;
 
 /// Longest time without progress before encoding is given up.
 pub const ENCODE_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+// --- inputs
+
+/// Resize tables kept for the next frame: two per resolution of the running streams. A table
+/// takes 0.15 MB for 1080p and at most 0.8 MB (8191 to 8192 pixels).
+pub const RESIZE_TABLES_MAX: usize = 32;
+
+/// Largest file of a tokenizer, bytes: Qwen2.5's tokenizer.json has 7 MB.
+pub const TOKENIZER_FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// Longest prompt with its image tokens, tokens: up to here InternVL3's dynamic RoPE scaling
+/// changes nothing. 16 frames need about 4,300.
+pub const SEQUENCE_MAX_TOKENS: usize = 32_768;

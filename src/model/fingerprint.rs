@@ -35,7 +35,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, ResultExt},
     limits::{
-        FINGERPRINT_CACHE_ENTRIES_MAX, FINGERPRINT_CACHE_ENTRY_MAX_BYTES, TOKENIZER_MAX_BYTES,
+        FINGERPRINT_CACHE_ENTRIES_MAX, FINGERPRINT_CACHE_ENTRY_MAX_BYTES, TOKENIZER_FILE_MAX_BYTES,
     },
 };
 
@@ -180,12 +180,12 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let named = || format!("cannot read {}", path.display());
     let file = fs::File::open(path).or_kind(Kind::NotFound, named)?;
     let mut bytes = Vec::new();
-    file.take(TOKENIZER_MAX_BYTES + 1)
+    file.take(TOKENIZER_FILE_MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .or_kind(Kind::DataLoss, named)?;
-    if bytes.len() as u64 > TOKENIZER_MAX_BYTES {
+    if bytes.len() as u64 > TOKENIZER_FILE_MAX_BYTES {
         return Err(Error::data_loss(format!(
-            "{} is larger than {TOKENIZER_MAX_BYTES} bytes",
+            "{} is larger than {TOKENIZER_FILE_MAX_BYTES} bytes",
             path.display()
         )));
     }

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::{
     config::{Layout, ModelConfig, TextConfig, VisionConfig},
-    fingerprint::{fingerprint_cached, tokenizer_files},
+    fingerprint::fingerprint_cached,
     layout::{TensorSpec, all_tensors, needed_tensors},
+    prompt::PromptTokenizer,
     weights::{Checkpoint, StoredDtype},
 };
 use crate::{
@@ -148,8 +149,13 @@ pub fn inspect_with(dir: &Path, options: &InspectOptions) -> Result<Inspection> 
             None
         }
     };
-    if let Err(error) = tokenizer_files(dir) {
-        found.refuse(&error);
+    match PromptTokenizer::load(dir) {
+        Ok(tokenizer) => {
+            if let Some(config) = &config {
+                found.check_tokenizer(&tokenizer, config);
+            }
+        }
+        Err(error) => found.refuse(&error),
     }
     // Without a config there is nothing to hold the tensors against.
     if let Some(config) = config {
@@ -171,6 +177,22 @@ pub fn inspect_with(dir: &Path, options: &InspectOptions) -> Result<Inspection> 
 impl Inspection {
     fn refuse(&mut self, error: &Error) {
         self.refused.push(format!("{error:#}"));
+    }
+
+    fn check_tokenizer(&mut self, tokenizer: &PromptTokenizer, config: &ModelConfig) {
+        let (ids, rows) = (tokenizer.vocab_size(), config.text.vocab);
+        if ids > rows {
+            self.refused.push(format!(
+                "the tokenizer has {ids} tokens, the embedding table only {rows} rows"
+            ));
+        }
+        let image = tokenizer.img_context_id();
+        if config.image_token_id.is_some_and(|id| id != image) {
+            self.refused.push(format!(
+                "image_token_id in config.json is {}, the tokenizer's <IMG_CONTEXT> is {image}",
+                config.image_token_id.unwrap_or_default()
+            ));
+        }
     }
 
     fn look_at(&mut self, checkpoint: &Checkpoint, config: &ModelConfig, options: &InspectOptions) {

@@ -1,0 +1,215 @@
+//! Pixels as the model was shown them in training: Pillow's bicubic resize to a square, then
+//! ImageNet normalisation.
+//!
+//! [`resize_bicubic`] gives the same bytes as `PIL.Image.resize((side, side), BICUBIC)`. The crate
+//! `fast_image_resize` was measured beside it: its 16-bit coefficients differ from Pillow's 22-bit
+//! ones by one level on up to a few per mille of the values, and it is not faster on a single
+//! thread here (BENCHMARKS.md), so the two passes are our own.
+
+mod bicubic;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::{
+    error::{Error, Result},
+    limits::{FRAME_MAX_SIDE, RESIZE_TABLES_MAX},
+    media::RgbImage,
+};
+
+use bicubic::Axis;
+
+/// Mean of each channel (R, G, B) that [`normalize`] takes off, on the scale 0..1 (ImageNet).
+pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+
+/// Standard deviation of each channel (R, G, B) that [`normalize`] divides by (ImageNet).
+pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Resizes a picture of any aspect to `side * side * 3` bytes (rows of RGB), bit-equal to Pillow's
+/// `BICUBIC` (version 13): a = −0.5, antialiased where it shrinks, in two passes, rounded to u8 after
+/// each; horizontally first unless the picture is tall. Runs on the calling thread alone.
+///
+/// # Errors
+/// `InvalidArgument` where a size is zero or above [`FRAME_MAX_SIDE`], or where `rgb.data` is not
+/// `width * height * 3` bytes.
+pub fn resize_bicubic(rgb: &RgbImage, side: u32) -> Result<Vec<u8>> {
+    for (name, size) in [
+        ("width", rgb.width),
+        ("height", rgb.height),
+        ("target side", side),
+    ] {
+        if size == 0 || size > FRAME_MAX_SIDE {
+            return Err(Error::invalid(format!(
+                "cannot resize a {}x{} picture to {side}x{side}: the {name} must be 1 to \
+                 {FRAME_MAX_SIDE} pixels",
+                rgb.width, rgb.height
+            )));
+        }
+    }
+    let (width, height, side) = (rgb.width as usize, rgb.height as usize, side as usize);
+    if rgb.data.len() != width * height * 3 {
+        return Err(Error::invalid(format!(
+            "a {width}x{height} RGB picture has {} bytes, but {} were given",
+            width * height * 3,
+            rgb.data.len()
+        )));
+    }
+
+    // Like Pillow, a pass that would keep its size is left out.
+    match (width == side, height == side) {
+        (true, true) => Ok(rgb.data.clone()),
+        (false, true) => Ok(bicubic::horizontal(&rgb.data, width, &axis(width, side))),
+        (true, false) => Ok(bicubic::vertical(&rgb.data, side, &axis(height, side))),
+        (false, false) => {
+            let (across, down) = (axis(width, side), axis(height, side));
+            if vertical_first(width, height, side) {
+                let low = bicubic::vertical(&rgb.data, width, &down);
+                Ok(bicubic::horizontal(&low, width, &across))
+            } else {
+                let narrow = bicubic::horizontal(&rgb.data, width, &across);
+                Ok(bicubic::vertical(&narrow, side, &down))
+            }
+        }
+    }
+}
+
+/// Whether Pillow takes the vertical pass first: since version 13 it does where the height loses
+/// more than twice as many pixels as the width. Pictures in landscape are never meant; on tall ones
+/// older versions differ from it by the rounding between the passes.
+fn vertical_first(width: usize, height: usize, side: usize) -> bool {
+    height > side && height + side > 2 * width
+}
+
+/// Turns RGB bytes (rows of R G B) into the planes R, G, B of `(v / 255 − mean) / std`, each in
+/// the same order of pixels: `[3, height, width]`. Every value equals PyTorch's in f32.
+///
+/// # Errors
+/// `InvalidArgument` where `rgb` is empty or not a multiple of three bytes.
+pub fn normalize(rgb: &[u8]) -> Result<Vec<f32>> {
+    let mut planes = vec![0.0; rgb.len()];
+    normalize_into(rgb, &mut planes)?;
+    Ok(planes)
+}
+
+/// [`normalize`] into a slice of the same length, e.g. one picture of a batch.
+///
+/// # Errors
+/// `InvalidArgument` where `rgb` is empty or not a multiple of three bytes, or the lengths differ.
+pub fn normalize_into(rgb: &[u8], planes: &mut [f32]) -> Result<()> {
+    if rgb.is_empty() || !rgb.len().is_multiple_of(3) || rgb.len() != planes.len() {
+        return Err(Error::invalid(format!(
+            "cannot normalise {} bytes of RGB into {} values: both must be 3 times the number of \
+             pixels, which is at least 1",
+            rgb.len(),
+            planes.len()
+        )));
+    }
+    let [r, g, b] = levels();
+    let pixels = rgb.len() / 3;
+    let (reds, rest) = planes.split_at_mut(pixels);
+    let (greens, blues) = rest.split_at_mut(pixels);
+    for (((pixel, red), green), blue) in rgb
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .zip(reds)
+        .zip(greens)
+        .zip(blues)
+    {
+        *red = r[usize::from(pixel[0])];
+        *green = g[usize::from(pixel[1])];
+        *blue = b[usize::from(pixel[2])];
+    }
+    Ok(())
+}
+
+/// The normalised value of each of the 256 levels of each channel.
+fn levels() -> &'static [[f32; 256]; 3] {
+    static LEVELS: OnceLock<[[f32; 256]; 3]> = OnceLock::new();
+    LEVELS.get_or_init(|| {
+        std::array::from_fn(|channel| {
+            std::array::from_fn(|level| (level as f32 / 255.0 - MEAN[channel]) / STD[channel])
+        })
+    })
+}
+
+/// The table for shrinking or stretching `from` pixels to `to`, kept for the next frame: a stream
+/// asks for the same two tables on every frame.
+fn axis(from: usize, to: usize) -> Arc<Axis> {
+    static TABLES: Mutex<Vec<Arc<Axis>>> = Mutex::new(Vec::new());
+    // A panic cannot leave the list half-changed: at worst an entry is missing.
+    let tables = || TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+
+    let mut kept = tables();
+    if let Some(at) = kept.iter().position(|a| (a.from, a.to) == (from, to)) {
+        let found = kept.remove(at);
+        kept.push(found.clone());
+        return found;
+    }
+    drop(kept);
+
+    let made = Arc::new(Axis::new(from, to));
+    let mut kept = tables();
+    if kept.len() >= RESIZE_TABLES_MAX {
+        kept.remove(0);
+    }
+    kept.push(made.clone());
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn tables_are_bounded_and_reused() {
+        let first = axis(320, 448);
+        assert!(Arc::ptr_eq(&first, &axis(320, 448)));
+        for from in 1..3 * RESIZE_TABLES_MAX {
+            axis(from, 14);
+        }
+        assert!(!Arc::ptr_eq(&first, &axis(320, 448)));
+    }
+
+    #[test]
+    fn wrong_sizes_are_named() {
+        let image = |width, height, bytes| RgbImage {
+            width,
+            height,
+            data: vec![7; bytes],
+        };
+        for (picture, side, word) in [
+            (image(0, 4, 0), 8, "width"),
+            (image(4, 0, 0), 8, "height"),
+            (image(4, 4, 48), 0, "target side"),
+            (image(4, 4, 48), FRAME_MAX_SIDE + 1, "target side"),
+            (image(FRAME_MAX_SIDE + 1, 1, 3), 8, "width"),
+            (image(4, 4, 47), 8, "48 bytes"),
+            (image(4, 4, 64), 8, "64 were given"),
+        ] {
+            let error = resize_bicubic(&picture, side).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidArgument);
+            assert!(error.message().contains(word), "{error} lacks {word:?}");
+        }
+        assert!(normalize(&[]).is_err());
+        assert!(normalize(&[1, 2, 3, 4]).is_err());
+        assert!(normalize_into(&[1, 2, 3], &mut [0.0; 6]).is_err());
+    }
+
+    #[test]
+    fn normalised_planes_hold_their_channel() {
+        let planes = normalize(&[255, 0, 0, 255, 128, 10]).unwrap();
+        let of = |level: f32, channel: usize| (level / 255.0 - MEAN[channel]) / STD[channel];
+        assert_eq!(
+            planes,
+            [
+                of(255.0, 0),
+                of(255.0, 0),
+                of(0.0, 1),
+                of(128.0, 1),
+                of(0.0, 2),
+                of(10.0, 2)
+            ]
+        );
+    }
+}

@@ -1,0 +1,1 @@
+"""What each golden file holds and how it is made; see make.py."""
