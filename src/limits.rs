@@ -242,3 +242,53 @@ pub const HUNT_HEAD_DIM_MAX: usize = 1024;
 /// Most numbers in the features of one hunt, 16 GiB of f32: 28 × 28 heads of 128 numbers under 10
 /// prompts for 4096 samples.
 pub const HUNT_FEATURES_MAX: usize = 1 << 32;
+// --- video
+
+/// First bytes of an input that may be held in memory while its container is told, bytes. An MP4
+/// whose index has not begun by then is spooled.
+pub const SNIFF_MAX_BYTES: usize = 1 << 20;
+
+/// Encoded bytes that wait in front of the demuxer while an upload is decoded as it arrives,
+/// bytes. A chunk is taken only below this, so at most one chunk more.
+pub const UPLOAD_QUEUE_BYTES: u64 = 4 << 20;
+
+/// Small chunks are gathered up to this before they go to the demuxer, bytes.
+pub const UPLOAD_GATHER_BYTES: usize = 32 << 10;
+
+/// Default for the largest upload that is spooled to disk, bytes: some hours of CCTV video.
+pub const SPOOL_MAX_BYTES: u64 = 4 << 30;
+
+/// Decoded pictures that wait for the consumer, frames. The decoder stops when they are not taken.
+pub const DECODED_QUEUE_FRAMES: u32 = 2;
+
+/// Threads of one decoder. One, so that hundreds of streams share the cores evenly and a decoder
+/// holds no frames back for threading.
+pub const DECODER_THREADS: u32 = 1;
+
+/// Default for the longest wait without any progress of an input or a decoder, seconds.
+pub const VIDEO_STALL_SECONDS: u64 = 30;
+
+/// Longest single wait of a video source before it looks at its cancellation token, milliseconds.
+pub const VIDEO_POLL_MILLIS: u64 = 20;
+
+/// Tracks of one container that are looked at. Later ones are ignored: a crafted file may declare
+/// thousands.
+pub const CONTAINER_MAX_TRACKS: usize = 64;
+
+/// Top-level boxes of an MP4 that are walked in search of its index.
+pub const MP4_MAX_BOXES: usize = 100_000;
+
+/// Encoded frames that are remembered while their pictures are awaited, frames. The deepest
+/// reordering of any codec here is 16; more pending ones have been lost.
+pub const PENDING_MAX_FRAMES: usize = 1024;
+
+/// Media time without frames that counts as a jump of the clock, milliseconds. Below it, it is a
+/// variable frame rate.
+pub const TIMESTAMP_JUMP_MILLIS: u64 = 10_000;
+
+/// A step back of the media time up to this is a disorder and is levelled out, milliseconds;
+/// beyond it the clock was reset.
+pub const TIMESTAMP_DISORDER_MILLIS: u64 = 1_000;
+
+/// Longest frame duration that is believed, milliseconds.
+pub const FRAME_DURATION_MAX_MILLIS: u64 = 60_000;

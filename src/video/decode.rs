@@ -1,0 +1,497 @@
+//! The source of frames: pulls the pipeline, feeds it from an upload, and reports gaps.
+//!
+//! A hole in the media time is a gap of lost frames (`DecodeError`) where encoded frames went into
+//! the decoder and did not come out, or where the demuxer lost its place; see [`super::ledger`].
+//! A fault that ends the media after its first frame is a gap at the end: what was decoded counts.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use gstreamer as gst;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    VideoLimits,
+    graph::{Fault, Graph, Source, running_time},
+    ledger::Loss,
+    picture::{GstPicture, PictureFormat},
+    sniff::Container,
+    spool::Spool,
+    timeline::{Placed, Raw, Timeline},
+    upload::{self, Feed, Origin},
+};
+use crate::{
+    error::{Error, Result},
+    limits::{UPLOAD_GATHER_BYTES, UPLOAD_QUEUE_BYTES, VIDEO_POLL_MILLIS},
+    media::{
+        ChunkEvent, ChunkSource, Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource,
+        MediaTime,
+    },
+};
+
+const POLL: Duration = Duration::from_millis(VIDEO_POLL_MILLIS);
+/// After its input has ended, a demuxer that has shown no video track by then has none.
+const LAST_TRACKS: Duration = Duration::from_secs(1);
+
+/// A [`MediaSource`] over a GStreamer pipeline.
+pub(crate) struct Decoder {
+    // Declared before the spool: the pipeline stops before its file goes.
+    graph: Graph,
+    _spool: Option<Spool>,
+    pump: Option<Pump>,
+    container: Container,
+    limits: VideoLimits,
+    cancel: CancellationToken,
+    timeline: Timeline,
+    format: Option<(gst::Caps, Arc<PictureFormat>)>,
+    /// Events that belong together; at most three.
+    ready: VecDeque<MediaEvent>,
+    end: Option<End>,
+}
+
+enum End {
+    Orderly,
+    Failed(String),
+}
+
+impl Decoder {
+    /// Starts decoding.
+    pub(crate) fn start(
+        feed: Feed,
+        limits: &VideoLimits,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        let container = feed.container;
+        let (graph, spool, pump) = match feed.origin {
+            Origin::File(path) => {
+                let graph = Graph::start(Source::Path(&path), container, limits)?;
+                (graph, None, None)
+            }
+            Origin::Spooled(spool) => {
+                let graph = Graph::start(Source::Path(&spool.path()), container, limits)?;
+                (graph, Some(spool), None)
+            }
+            Origin::Stream(stream) => {
+                let graph = Graph::start(Source::Pushed, container, limits)?;
+                let pump = Pump {
+                    chunks: stream.chunks,
+                    gathered: stream.head,
+                    ended: stream.ended,
+                };
+                (graph, None, Some(pump))
+            }
+        };
+        Ok(Decoder {
+            graph,
+            _spool: spool,
+            pump,
+            container,
+            limits: limits.clone(),
+            cancel,
+            timeline: Timeline::default(),
+            format: None,
+            ready: VecDeque::new(),
+            end: None,
+        })
+    }
+
+    /// Pulls until an event is ready or the media has ended.
+    fn advance(&mut self) -> Result<Option<MediaEvent>> {
+        let mut progress = Progress::new(self.graph.shared.activity());
+        let mut wait = Duration::ZERO;
+        while self.ready.is_empty() {
+            if self.cancel.is_cancelled() {
+                return Err(upload::cancelled());
+            }
+            // Asked before pulling: frames decoded before the fault are still in the queue.
+            let faulty = self.graph.shared.state().fault.is_some();
+            let pulled = self
+                .graph
+                .sink
+                .try_pull_sample(gst::ClockTime::from_nseconds(wait.as_nanos() as u64));
+            if let Some(sample) = pulled {
+                self.accept(&sample)?;
+                continue;
+            }
+            if faulty {
+                self.finish_broken()?;
+                break;
+            }
+            if self.graph.sink.is_eos() {
+                self.finish()?;
+                break;
+            }
+            wait = POLL;
+            if let Some(fed) = self.feed()? {
+                progress.made();
+                // More may be there at once.
+                if fed {
+                    wait = Duration::ZERO;
+                }
+            }
+            self.check_progress(&mut progress)?;
+        }
+        let event = self.ready.pop_front();
+        if event.is_none() {
+            self.end = Some(End::Orderly);
+        }
+        Ok(event)
+    }
+
+    /// Moves bytes from the upload to the demuxer. `None` if nothing was moved; whether more may be
+    /// at hand otherwise.
+    fn feed(&mut self) -> Result<Option<bool>> {
+        let (Some(pump), Some(src)) = (&mut self.pump, &self.graph.src) else {
+            return Ok(None);
+        };
+        let level = src.current_level_bytes();
+        if level >= UPLOAD_QUEUE_BYTES {
+            return Ok(None);
+        }
+        // A demuxer that still has bytes is not to wait for more.
+        let patience = if level == 0 { POLL } else { Duration::ZERO };
+        let fed = pump.gather(patience)?;
+        if !pump.gathered.is_empty() {
+            let bytes = std::mem::take(&mut pump.gathered);
+            if src.push_buffer(gst::Buffer::from_slice(bytes)).is_err() {
+                // The pipeline has stopped; the fault or the end of stream says why.
+                self.pump = None;
+                return Ok(Some(false));
+            }
+        }
+        if fed == Fed::Ended {
+            if let Err(e) = src.end_of_stream() {
+                tracing::debug!(flow = ?e, "the pipeline ended before its input");
+            }
+            self.pump = None;
+            return Ok(Some(false));
+        }
+        Ok(match fed {
+            Fed::Nothing => None,
+            Fed::Waiting => Some(false),
+            Fed::Full | Fed::Ended => Some(true),
+        })
+    }
+
+    fn check_progress(&mut self, progress: &mut Progress) -> Result<()> {
+        progress.observe(self.graph.shared.activity());
+        let idle = progress.idle();
+        {
+            let state = self.graph.shared.state();
+            if state.input_ended && state.codec.is_none() && idle > LAST_TRACKS {
+                return Err(state.no_video());
+            }
+        }
+        if idle <= self.limits.stall_timeout {
+            return Ok(());
+        }
+        let starved = self.pump.is_some()
+            && self
+                .graph
+                .src
+                .as_ref()
+                .is_some_and(|s| s.current_level_bytes() == 0);
+        if starved {
+            return Err(upload::stalled(self.limits.stall_timeout));
+        }
+        self.graph.stuck = true;
+        Err(Error::deadline(format!(
+            "decoding the {} input made no progress for {:.0} s after {} frames: it is probably truncated or damaged",
+            self.container.name(),
+            self.limits.stall_timeout.as_secs_f64(),
+            self.timeline.frames()
+        )))
+    }
+
+    fn accept(&mut self, sample: &gst::Sample) -> Result<()> {
+        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
+            return Err(Error::internal(
+                "the decoder gave a frame without a picture",
+            ));
+        };
+        let format = self.format_of(caps)?;
+        let segment = sample.segment().and_then(|s| s.downcast_ref());
+        let pts = match (buffer.pts(), segment) {
+            (Some(pts), Some(segment)) => running_time(segment, pts),
+            _ => None,
+        };
+        let duration = buffer.duration().map(Duration::from);
+        if self.timeline.frames() == 0 {
+            self.timeline = Timeline::new(format.fps());
+            self.ready.push_back(MediaEvent::Opened(self.info(&format)));
+        }
+        let before = self.timeline.last_duration();
+        let placed = self.timeline.push(Raw { pts, duration });
+        let gap = {
+            let mut state = self.graph.shared.state();
+            let loss = state.ledger.picture(pts);
+            let gap = gap_before(&placed, loss, before);
+            if gap.is_some() {
+                state.ledger.reported();
+            }
+            gap
+        };
+        self.ready.extend(gap.map(MediaEvent::Gap));
+        self.ready.push_back(MediaEvent::Frame(Frame {
+            stamp: placed.stamp,
+            picture: Arc::new(GstPicture::new(buffer, format)),
+        }));
+        Ok(())
+    }
+
+    /// The picture format of these caps; they rarely change.
+    fn format_of(&mut self, caps: &gst::CapsRef) -> Result<Arc<PictureFormat>> {
+        if let Some((known, format)) = &self.format
+            && (std::ptr::eq(known.as_ref(), caps) || known.as_ref() == caps)
+        {
+            return Ok(Arc::clone(format));
+        }
+        let state = self.graph.shared.state();
+        let own = caps
+            .structure(0)
+            .and_then(|s| s.get::<String>("colorimetry").ok());
+        let colors = if state.honest_colors {
+            own
+        } else {
+            state.input_colors.clone()
+        };
+        let jfif = state.codec.is_some_and(|c| c.jfif);
+        let format = PictureFormat::new(caps, colors.as_deref(), jfif, state.orientation)?;
+        drop(state);
+        let (width, height) = format.stored_size();
+        self.limits.check_size(width, height)?;
+        let format = Arc::new(format);
+        self.format = Some((caps.to_owned(), Arc::clone(&format)));
+        Ok(format)
+    }
+
+    fn info(&self, format: &PictureFormat) -> MediaInfo {
+        let (width, height) = format.size();
+        let codec = self.graph.shared.state().codec.map_or("", |c| c.name);
+        MediaInfo {
+            container: self.container.name().to_owned(),
+            codec: codec.to_owned(),
+            width,
+            height,
+            declared_fps: format.fps(),
+        }
+    }
+
+    /// The media has ended in an orderly way.
+    fn finish(&mut self) -> Result<()> {
+        let state = self.graph.shared.state();
+        if state.codec.is_none() {
+            return Err(state.no_video());
+        }
+        if self.timeline.frames() == 0 {
+            return Err(no_frames(state.ledger.entered()));
+        }
+        let lost = state.ledger.rest(self.end_on_input_clock());
+        drop(state);
+        if lost > 0 {
+            let detail = "the last frames could not be decoded".to_owned();
+            self.push_last_gap(lost, detail);
+        }
+        Ok(())
+    }
+
+    /// The pipeline has stopped with a fault.
+    fn finish_broken(&mut self) -> Result<()> {
+        let mut state = self.graph.shared.state();
+        match state.fault.take() {
+            Some(Fault::Refused(e)) => return Err(e),
+            Some(Fault::Broken(text)) if self.timeline.frames() == 0 => {
+                let entered = state.ledger.entered();
+                return Err(if state.codec.is_none() {
+                    Error::invalid(format!(
+                        "the {} input cannot be taken apart: {text}",
+                        self.container.name()
+                    ))
+                } else {
+                    no_frames(entered).context(text)
+                });
+            }
+            Some(Fault::Broken(text)) => {
+                let lost = state.ledger.rest(self.end_on_input_clock());
+                drop(state);
+                self.push_last_gap(lost, format!("the media ends in damage: {text}"));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Where the last frame ends, on the clock of the ledger.
+    fn end_on_input_clock(&self) -> i64 {
+        self.timeline.end_on_clock().unwrap_or(i64::MAX)
+    }
+
+    fn push_last_gap(&mut self, lost: u64, detail: String) {
+        let from = self.timeline.end();
+        let lost_time = self
+            .timeline
+            .last_duration()
+            .saturating_mul(u32::try_from(lost).unwrap_or(u32::MAX));
+        self.ready.push_back(MediaEvent::Gap(Gap {
+            from,
+            to: from.saturating_add(lost_time),
+            reason: GapReason::DecodeError,
+            frames_lost: lost,
+            detail,
+        }));
+        self.end = Some(End::Orderly);
+    }
+}
+
+impl MediaSource for Decoder {
+    fn next_event(&mut self) -> Result<Option<MediaEvent>> {
+        if let Some(event) = self.ready.pop_front() {
+            return Ok(Some(event));
+        }
+        match &self.end {
+            Some(End::Orderly) => return Ok(None),
+            Some(End::Failed(why)) => {
+                return Err(Error::precondition(format!(
+                    "this source has failed before: {why}"
+                )));
+            }
+            None => {}
+        }
+        self.advance().inspect_err(|e| {
+            self.end = Some(End::Failed(e.to_string()));
+        })
+    }
+}
+
+/// The gap before a frame, if there is one. `before` is the duration of the frame before it.
+fn gap_before(placed: &Placed, loss: Loss, before: Duration) -> Option<Gap> {
+    let to = placed.stamp.pts;
+    let Some(from) = placed.previous_end else {
+        // Frames before the first that decodes, e.g. of a recording cut in the middle.
+        return (loss.frames > 0).then(|| Gap {
+            from: MediaTime::ZERO,
+            to,
+            reason: GapReason::DecodeError,
+            frames_lost: loss.frames,
+            detail: format!("the first {} frames could not be decoded", loss.frames),
+        });
+    };
+    // A quarter of a frame leaves room for rounded timestamps.
+    if loss.any() && placed.hole > before / 4 {
+        let frames = before.as_nanos().max(1);
+        let missing = (placed.hole.as_nanos() + frames / 2) / frames;
+        let frames_lost = if loss.frames > 0 {
+            loss.frames
+        } else {
+            u64::try_from(missing).unwrap_or(u64::MAX)
+        };
+        return Some(Gap {
+            from,
+            to,
+            reason: GapReason::DecodeError,
+            frames_lost,
+            detail: format!("{frames_lost} frames could not be decoded"),
+        });
+    }
+    placed.jumped.then(|| Gap {
+        from,
+        to,
+        reason: GapReason::TimestampJump,
+        // Nothing says that there were any.
+        frames_lost: 0,
+        detail: format!(
+            "the media time jumps after {from}: {}",
+            if placed.hole.is_zero() {
+                "its clock was set back".to_owned()
+            } else {
+                format!("no frames for {:.3} s", placed.hole.as_secs_f64())
+            }
+        ),
+    })
+}
+
+fn no_frames(entered: u64) -> Error {
+    Error::invalid(if entered == 0 {
+        "the video track has no frames".to_owned()
+    } else {
+        format!("none of the {entered} encoded frames of the video track can be decoded")
+    })
+}
+
+/// How long nothing has happened within one wait for an event.
+struct Progress {
+    seen: u64,
+    since: Instant,
+}
+
+impl Progress {
+    fn new(activity: u64) -> Self {
+        Progress {
+            seen: activity,
+            since: Instant::now(),
+        }
+    }
+
+    fn observe(&mut self, activity: u64) {
+        if activity != self.seen {
+            self.seen = activity;
+            self.made();
+        }
+    }
+
+    fn made(&mut self) {
+        self.since = Instant::now();
+    }
+
+    fn idle(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+/// Takes chunks of an upload and gathers small ones.
+struct Pump {
+    chunks: Box<dyn ChunkSource>,
+    gathered: Vec<u8>,
+    ended: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fed {
+    /// Nothing was there.
+    Nothing,
+    /// Something was, and no more for now.
+    Waiting,
+    /// Enough for now; more may be there.
+    Full,
+    /// All there ever was.
+    Ended,
+}
+
+impl Pump {
+    /// Gathers what is there, waiting at most `patience` for the first of it.
+    fn gather(&mut self, patience: Duration) -> Result<Fed> {
+        let mut patience = patience;
+        let start = Instant::now();
+        loop {
+            if self.ended {
+                return Ok(Fed::Ended);
+            }
+            // Many tiny chunks must not keep decoded frames waiting.
+            if self.gathered.len() >= UPLOAD_GATHER_BYTES || start.elapsed() > POLL {
+                return Ok(Fed::Full);
+            }
+            match self.chunks.next_chunk(patience)? {
+                ChunkEvent::Bytes(bytes) => {
+                    self.gathered.extend_from_slice(&bytes);
+                    patience = Duration::ZERO;
+                }
+                ChunkEvent::End => self.ended = true,
+                ChunkEvent::Pending if self.gathered.is_empty() => return Ok(Fed::Nothing),
+                ChunkEvent::Pending => return Ok(Fed::Waiting),
+            }
+        }
+    }
+}

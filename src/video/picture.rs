@@ -1,0 +1,193 @@
+//! A decoded picture: a reference to the decoder's buffer, converted only when asked.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::{VideoFormat, prelude::*};
+
+use super::{
+    convert::{self, Component, Matrix, Range},
+    orient::Orientation,
+};
+use crate::{
+    error::{Error, Kind, Result, ResultExt as _},
+    media::{Picture, RgbImage},
+};
+
+/// What all pictures between two changes of caps share.
+#[derive(Debug)]
+pub(crate) struct PictureFormat {
+    info: gst_video::VideoInfo,
+    matrix: Matrix,
+    range: Range,
+    orientation: Orientation,
+}
+
+impl PictureFormat {
+    /// From the decoder's caps. `colors` is what the stream itself says, in GStreamer's notation.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a pixel format that is not converted here.
+    pub(crate) fn new(
+        caps: &gst::CapsRef,
+        colors: Option<&str>,
+        jfif: bool,
+        orientation: Orientation,
+    ) -> Result<Self> {
+        let info = gst_video::VideoInfo::from_caps(caps).or_kind(Kind::Internal, || {
+            format!("the decoder gave caps that are no picture: {caps}")
+        })?;
+        if !supported(info.format()) {
+            return Err(Error::invalid(format!(
+                "the pixel format {} is not supported",
+                info.format()
+            )));
+        }
+        let colors = colors.and_then(|c| c.parse::<gst_video::VideoColorimetry>().ok());
+        let matrix = match colors.as_ref().map(|c| c.matrix()) {
+            Some(gst_video::VideoColorMatrix::Bt601) => Matrix::Bt601,
+            Some(gst_video::VideoColorMatrix::Bt709) => Matrix::Bt709,
+            Some(gst_video::VideoColorMatrix::Bt2020) => Matrix::Bt2020,
+            Some(gst_video::VideoColorMatrix::Fcc) => Matrix::Fcc,
+            Some(gst_video::VideoColorMatrix::Smpte240m) => Matrix::Smpte240m,
+            _ if jfif => Matrix::Bt601,
+            _ => Matrix::unspecified(info.height()),
+        };
+        let range = match colors.as_ref().map(|c| c.range()) {
+            Some(gst_video::VideoColorRange::Range0_255) => Range::Full,
+            Some(gst_video::VideoColorRange::Range16_235) => Range::Limited,
+            _ if jfif || info.is_rgb() => Range::Full,
+            _ => Range::Limited,
+        };
+        Ok(PictureFormat {
+            info,
+            matrix,
+            range,
+            orientation,
+        })
+    }
+
+    /// Size as stored, before it is turned upright.
+    pub(crate) fn stored_size(&self) -> (u32, u32) {
+        (self.info.width(), self.info.height())
+    }
+
+    /// Size of the upright picture.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        self.orientation.size(self.info.width(), self.info.height())
+    }
+
+    /// Frames per second, if the caps say.
+    pub(crate) fn fps(&self) -> Option<f64> {
+        let fps = self.info.fps();
+        (fps.numer() > 0 && fps.denom() > 0)
+            .then(|| f64::from(fps.numer()) / f64::from(fps.denom()))
+    }
+}
+
+/// Formats whose components all are whole bytes or little-endian 16-bit words.
+fn supported(format: VideoFormat) -> bool {
+    use VideoFormat as F;
+    matches!(
+        format,
+        F::I420
+            | F::Yv12
+            | F::Y41b
+            | F::Y42b
+            | F::Y444
+            | F::Nv12
+            | F::Nv21
+            | F::Nv16
+            | F::Nv61
+            | F::Nv24
+            | F::Yuy2
+            | F::Yvyu
+            | F::Uyvy
+            | F::I42010le
+            | F::I42012le
+            | F::I42210le
+            | F::I42212le
+            | F::Y44410le
+            | F::Y44412le
+            | F::Y44416le
+            | F::P01010le
+            | F::P012Le
+            | F::P016Le
+            | F::Gray8
+            | F::Gray16Le
+            | F::Rgb
+            | F::Bgr
+            | F::Rgbx
+            | F::Bgrx
+            | F::Xrgb
+            | F::Xbgr
+            | F::Rgba
+            | F::Bgra
+            | F::Argb
+            | F::Abgr
+            | F::Gbr
+            | F::Gbr10le
+            | F::Gbr12le
+            | F::Gbra
+    )
+}
+
+/// One decoded picture.
+pub(crate) struct GstPicture {
+    buffer: gst::Buffer,
+    format: Arc<PictureFormat>,
+}
+
+impl GstPicture {
+    pub(crate) fn new(buffer: gst::Buffer, format: Arc<PictureFormat>) -> Self {
+        GstPicture { buffer, format }
+    }
+}
+
+impl Picture for GstPicture {
+    fn to_rgb(&self) -> Result<RgbImage> {
+        let format = &*self.format;
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&self.buffer, &format.info)
+            .or_kind(Kind::Internal, || {
+                "a decoded picture cannot be read".to_owned()
+            })?;
+        let layout = frame.format_info();
+        let (width, height) = (frame.width() as usize, frame.height() as usize);
+        let component = |c: usize| -> Option<Component<'_>> {
+            let plane = *layout.plane().get(c)?;
+            let offset = usize::try_from(*layout.poffset().get(c)?).ok()?;
+            Some(Component {
+                data: frame.plane_data(plane).ok()?.get(offset..)?,
+                stride: usize::try_from(*frame.plane_stride().get(plane as usize)?).ok()?,
+                step: usize::try_from(*layout.pixel_stride().get(c)?).ok()?,
+                depth: *layout.depth().get(c)?,
+                shift: *layout.shift().get(c)?,
+                w_sub: *layout.w_sub().get(c)?,
+                h_sub: *layout.h_sub().get(c)?,
+            })
+        };
+        let component = |c: usize| {
+            component(c).ok_or_else(|| Error::internal("a decoded picture lacks one of its planes"))
+        };
+        let data = if layout.is_gray() {
+            convert::gray_to_rgb(width, height, component(0)?, format.range)?
+        } else {
+            let parts = [component(0)?, component(1)?, component(2)?];
+            if layout.is_rgb() {
+                convert::rgb_to_rgb(width, height, parts, format.range)?
+            } else {
+                convert::yuv_to_rgb(width, height, parts, format.matrix, format.range)?
+            }
+        };
+        Ok(format.orientation.apply(RgbImage {
+            width: frame.width(),
+            height: frame.height(),
+            data,
+        }))
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.buffer.maxsize()
+    }
+}

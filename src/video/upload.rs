@@ -1,0 +1,179 @@
+//! What feeds a pipeline: a file, an upload decoded as it arrives, or an upload that was spooled.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    VideoLimits,
+    boxes::{self, Layout},
+    sniff::{self, Container},
+    spool::Spool,
+};
+use crate::{
+    error::{Error, Result},
+    limits::{SNIFF_MAX_BYTES, VIDEO_POLL_MILLIS},
+    media::{ChunkEvent, ChunkSource},
+};
+
+const POLL: Duration = Duration::from_millis(VIDEO_POLL_MILLIS);
+
+/// A source of encoded bytes whose container is known.
+pub(crate) struct Feed {
+    pub(crate) container: Container,
+    pub(crate) origin: Origin,
+}
+
+pub(crate) enum Origin {
+    /// Random access.
+    File(PathBuf),
+    /// Random access to a file that lives as long as this.
+    Spooled(Spool),
+    /// As it arrives.
+    Stream(Stream),
+}
+
+/// An upload of which the first bytes have been read.
+pub(crate) struct Stream {
+    pub(crate) chunks: Box<dyn ChunkSource>,
+    /// Read already and not yet decoded.
+    pub(crate) head: Vec<u8>,
+    /// Nothing follows `head`.
+    pub(crate) ended: bool,
+}
+
+impl Feed {
+    /// A regular file.
+    pub(crate) fn from_file(path: &Path) -> Result<Self> {
+        let mut file = super::open_file(path)?;
+        let mut head = Vec::new();
+        file.by_ref()
+            .take(4096)
+            .read_to_end(&mut head)
+            .map_err(|e| {
+                Error::data_loss(format!("cannot read {}: {e}", path.display())).with_source(e)
+            })?;
+        let container = known(sniff::sniff(&head, true)?)?;
+        if container == Container::Mp4 {
+            boxes::require_index(&mut file)?;
+        }
+        Ok(Feed {
+            container,
+            origin: Origin::File(path.to_path_buf()),
+        })
+    }
+
+    /// An upload. Reads until the container is known, and to the end if it has to be spooled.
+    pub(crate) fn from_chunks(
+        chunks: Box<dyn ChunkSource>,
+        limits: &VideoLimits,
+        cancel: &CancellationToken,
+    ) -> Result<Self> {
+        let mut intake = Intake {
+            chunks,
+            limits,
+            cancel,
+        };
+        let mut head = Vec::new();
+        let mut ended = false;
+        let container = loop {
+            if let Some(container) = sniff::sniff(&head, ended)? {
+                break container;
+            }
+            ended = !intake.append(&mut head)?;
+        };
+        if container == Container::Mp4 {
+            let mut layout = boxes::layout(&head);
+            while layout.is_none() && !ended && head.len() < SNIFF_MAX_BYTES {
+                ended = !intake.append(&mut head)?;
+                layout = boxes::layout(&head);
+            }
+            if layout != Some(Layout::IndexFirst) {
+                let spool = intake.spool(head, ended)?;
+                return Ok(Feed {
+                    container,
+                    origin: Origin::Spooled(spool),
+                });
+            }
+        }
+        Ok(Feed {
+            container,
+            origin: Origin::Stream(Stream {
+                chunks: intake.chunks,
+                head,
+                ended,
+            }),
+        })
+    }
+}
+
+fn known(container: Option<Container>) -> Result<Container> {
+    container.ok_or_else(|| Error::internal("a whole input was not told from its beginning"))
+}
+
+struct Intake<'a> {
+    chunks: Box<dyn ChunkSource>,
+    limits: &'a VideoLimits,
+    cancel: &'a CancellationToken,
+}
+
+impl Intake<'_> {
+    /// The next bytes, or `None` at the end.
+    fn next(&mut self) -> Result<Option<prost::bytes::Bytes>> {
+        let start = Instant::now();
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(cancelled());
+            }
+            match self.chunks.next_chunk(POLL)? {
+                ChunkEvent::Bytes(bytes) if bytes.is_empty() => {}
+                ChunkEvent::Bytes(bytes) => return Ok(Some(bytes)),
+                ChunkEvent::End => return Ok(None),
+                ChunkEvent::Pending => {}
+            }
+            if start.elapsed() > self.limits.stall_timeout {
+                return Err(stalled(self.limits.stall_timeout));
+            }
+        }
+    }
+
+    /// Appends the next bytes; false at the end.
+    fn append(&mut self, head: &mut Vec<u8>) -> Result<bool> {
+        Ok(match self.next()? {
+            Some(bytes) => {
+                head.extend_from_slice(&bytes);
+                true
+            }
+            None => false,
+        })
+    }
+
+    /// Stores `head` and all that follows.
+    fn spool(&mut self, head: Vec<u8>, ended: bool) -> Result<Spool> {
+        let mut spool = Spool::create(&self.limits.spool_dir, self.limits.spool_max_bytes)?;
+        spool.write(&head)?;
+        drop(head);
+        if !ended {
+            while let Some(bytes) = self.next()? {
+                spool.write(&bytes)?;
+            }
+        }
+        boxes::require_index(spool.file_mut())?;
+        Ok(spool)
+    }
+}
+
+pub(crate) fn cancelled() -> Error {
+    Error::cancelled("decoding was cancelled")
+}
+
+pub(crate) fn stalled(after: Duration) -> Error {
+    Error::deadline(format!(
+        "the upload sent nothing for {:.0} s",
+        after.as_secs_f64()
+    ))
+}
