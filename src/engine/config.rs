@@ -29,6 +29,9 @@ pub struct EngineConfig {
     pub drain: Duration,
     /// On shutdown, longest wait for the pass in progress after `drain`.
     pub join_timeout: Duration,
+    /// Whether a warm-up pass runs first. A server wants one before it says that it is ready; a
+    /// command that has its first segment at hand does not.
+    pub warm_up: bool,
     /// Prompts of the warm-up pass.
     pub warm_up_prompts: Vec<String>,
     /// Heads of the warm-up pass; `None`: one head of the deepest resident layer.
@@ -45,6 +48,7 @@ impl Default for EngineConfig {
             stall_after: limits::ENGINE_STALL,
             drain: Duration::ZERO,
             join_timeout: limits::ENGINE_JOIN_TIMEOUT,
+            warm_up: true,
             warm_up_prompts: vec!["Identify any abnormal events in this video.".into()],
             warm_up_heads: None,
         }

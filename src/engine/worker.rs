@@ -41,7 +41,9 @@ impl Drop for StopOnDrop {
 impl Worker {
     pub fn run(self) {
         let _stop = StopOnDrop(self.gate.clone());
-        if let Err(error) = self.warm_up() {
+        if self.config.warm_up
+            && let Err(error) = self.warm_up()
+        {
             tracing::error!(error = %format_args!("{error:#}"), "warm-up pass failed");
             let message = format!("the warm-up pass failed: {error:#}");
             self.gate.stop(Some((error.kind(), message)));

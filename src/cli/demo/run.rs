@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     baseline::{FrameScores, frame_scores, probabilities, random_heads},
     client::{self, Detection},
-    clips::{self, DemoClip},
+    clips::{self, Clip, ClipSets},
+    scene::FPS,
     report::{self, ClipCurve, Figures},
 };
 use crate::{
@@ -77,17 +78,22 @@ pub fn run(args: Args) -> Result<()> {
          the model has learnt about the world, these random weights know nothing.\n"
     );
     let model_dir = step("checkpoint", || checkpoint(&args))?;
-    let (train, unseen) = step("clips", || render(&args))?;
+    let clip_dir = args.out.join("clips");
+    let ClipSets { train, unseen, .. } = step("clips", || {
+        clips::render_sets(&clip_dir, args.seed, args.labelled, args.unseen)
+    })?;
     let model = InternVl::load(
         &model_dir,
         &LoadOptions { device: DeviceSpec::Cpu, resident_layers: None },
     )?;
     let options = options(args.seed);
-    let train_set = features("labelled clips", &model, &train, &options.prompts, &cancel)?;
+    let train_videos = labelled_videos(&clip_dir, &train);
+    let unseen_videos = labelled_videos(&clip_dir, &unseen);
+    let train_set = features("labelled clips", &model, &train_videos, &options.prompts, &cancel)?;
     let calibration = step("hunt and calibrate", || {
         calibrate(
             &train_set,
-            &labelled_videos(&train),
+            &train_videos,
             model.info(),
             |layers| model.fingerprint(layers),
             &options,
@@ -104,12 +110,12 @@ pub fn run(args: Args) -> Result<()> {
             .enable_all()
             .build()
             .or_kind(Kind::Internal, || "cannot start the client".to_owned())?;
-        runtime.block_on(stream(&model_dir, &profile_path, &unseen, &cancel))
+        runtime.block_on(stream(&model_dir, &profile_path, &unseen_videos, &cancel))
     })?;
 
-    let truth: Vec<_> = unseen.iter().map(|clip| clip.anomalous.clone()).collect();
+    let truth: Vec<_> = unseen.iter().map(|clip| clip.intervals.clone()).collect();
     // The yardstick: the same unseen clips with all heads, in this process.
-    let unseen_set = features("unseen clips", &model, &unseen, &options.prompts[..1], &cancel)?;
+    let unseen_set = features("unseen clips", &model, &unseen_videos, &options.prompts[..1], &cancel)?;
     let p = probabilities(&train_set, &unseen_set, &calibration.profile.heads)?;
     let offline = frame_scores(&unseen_set, &p, &truth, &calibration.profile.locator)?;
     let random = random_heads(
@@ -145,11 +151,6 @@ fn checkpoint(args: &Args) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn render(args: &Args) -> Result<(Vec<DemoClip>, Vec<DemoClip>)> {
-    let dir = args.out.join("clips");
-    clips::write_sets(&dir, args.seed, args.labelled, args.unseen)
-}
-
 fn options(seed: u64) -> CalibrateOptions {
     CalibrateOptions {
         name: "demo".to_owned(),
@@ -163,14 +164,14 @@ fn options(seed: u64) -> CalibrateOptions {
     }
 }
 
-fn labelled_videos(clips: &[DemoClip]) -> Vec<LabelledVideo> {
+fn labelled_videos(dir: &Path, clips: &[Clip]) -> Vec<LabelledVideo> {
     clips
         .iter()
         .map(|clip| LabelledVideo {
-            path: clip.path.clone(),
-            name: clip.name.clone(),
-            anomaly: !clip.anomalous.is_empty(),
-            anomalous: clip.anomalous.clone(),
+            path: dir.join(&clip.file),
+            name: clip.file.clone(),
+            anomaly: !clip.intervals.is_empty(),
+            anomalous: clip.intervals.clone(),
             intervals_known: true,
         })
         .collect()
@@ -179,7 +180,7 @@ fn labelled_videos(clips: &[DemoClip]) -> Vec<LabelledVideo> {
 fn features(
     what: &str,
     model: &InternVl,
-    clips: &[DemoClip],
+    videos: &[LabelledVideo],
     prompts: &[String],
     cancel: &CancellationToken,
 ) -> Result<SampleSet> {
@@ -195,7 +196,7 @@ fn features(
     labelled::extract(
         model,
         open_video,
-        &labelled_videos(clips),
+        videos,
         &prepare,
         prompts,
         cancel,
@@ -248,13 +249,13 @@ fn start_server(model: &Path, profile: &Path) -> Result<(Server, String)> {
 async fn stream(
     model: &Path,
     profile: &Path,
-    clips: &[DemoClip],
+    videos: &[LabelledVideo],
     cancel: &CancellationToken,
 ) -> Result<Vec<Detection>> {
     let (_server, address) = start_server(model, profile)?;
     let channel = client::wait_until_serving(&address, WARM_UP).await?;
-    let mut detections = Vec::with_capacity(clips.len());
-    for clip in clips {
+    let mut detections = Vec::with_capacity(videos.len());
+    for clip in videos {
         tokio::select! {
             detection = client::detect(channel.clone(), &clip.path) => detections.push(detection?),
             () = cancel.cancelled() => return Err(Error::cancelled("stopped")),
@@ -263,12 +264,12 @@ async fn stream(
     Ok(detections)
 }
 
-fn streamed_scores(clips: &[DemoClip], detections: &[Detection]) -> FrameScores {
+fn streamed_scores(clips: &[Clip], detections: &[Detection]) -> FrameScores {
     let mut all = FrameScores::default();
     for (clip, detection) in clips.iter().zip(detections) {
         for (frame, &(_, smoothed)) in (0u64..).zip(&detection.frames) {
             all.scores.push(smoothed);
-            all.positive.push(clip.anomalous.iter().any(|&(a, b)| (a..b).contains(&frame)));
+            all.positive.push(clip.intervals.iter().any(|&(a, b)| (a..b).contains(&frame)));
         }
     }
     all
@@ -299,8 +300,8 @@ fn intervals(all: &[(f64, f64)]) -> String {
     texts.join(", ")
 }
 
-fn truth_seconds(clip: &DemoClip) -> Vec<(f64, f64)> {
-    clip.anomalous.iter().map(|&(a, b)| (a as f64 / clip.fps, b as f64 / clip.fps)).collect()
+fn truth_seconds(clip: &Clip) -> Vec<(f64, f64)> {
+    clip.intervals.iter().map(|&(a, b)| (a as f64 / f64::from(FPS), b as f64 / f64::from(FPS))).collect()
 }
 
 fn event_seconds(detection: &Detection) -> Vec<[f64; 3]> {
@@ -310,7 +311,7 @@ fn event_seconds(detection: &Detection) -> Vec<[f64; 3]> {
     detection.events.iter().map(|e| [seconds(&e.start), seconds(&e.end), e.peak]).collect()
 }
 
-fn table(clips: &[DemoClip], detections: &[Detection]) {
+fn table(clips: &[Clip], detections: &[Detection]) {
     println!("\n{:28} {:16} {:>7}  {:18} detected (peak)", "clip", "shows", "seconds", "truth, s");
     for (clip, detection) in clips.iter().zip(detections) {
         let events: Vec<String> = event_seconds(detection)
@@ -319,9 +320,9 @@ fn table(clips: &[DemoClip], detections: &[Detection]) {
             .collect();
         println!(
             "{:28} {:16} {:7.1}  {:18} {}",
-            clip.name,
-            clip.kind,
-            detection.frames.len() as f64 / clip.fps,
+            clip.file,
+            clip.kind.as_str(),
+            detection.frames.len() as f64 / f64::from(FPS),
             intervals(&truth_seconds(clip)),
             if events.is_empty() { "-".to_owned() } else { events.join(", ") }
         );
@@ -331,7 +332,7 @@ fn table(clips: &[DemoClip], detections: &[Detection]) {
 fn summary(
     args: &Args,
     calibration: &Calibration,
-    clips: &[DemoClip],
+    clips: &[Clip],
     detections: &[Detection],
     streamed: &FrameScores,
     offline: &FrameScores,
@@ -369,9 +370,9 @@ fn summary(
         .iter()
         .zip(detections)
         .map(|(clip, detection)| ClipCurve {
-            name: clip.name.clone(),
-            kind: clip.kind.clone(),
-            duration_s: detection.frames.len() as f64 / clip.fps,
+            name: clip.file.clone(),
+            kind: clip.kind.as_str().to_owned(),
+            duration_s: detection.frames.len() as f64 / f64::from(FPS),
             segments: detection.segments.clone(),
             truth: truth_seconds(clip),
             events: event_seconds(detection),
