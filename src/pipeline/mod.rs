@@ -3,12 +3,8 @@
 pub mod calibrate;
 pub mod detect;
 pub mod event;
-<<<<<<< HEAD
 pub mod labelled;
 pub mod offline;
 pub mod prepare;
 pub mod samples;
-=======
-pub mod prepare;
->>>>>>> engine
 pub mod tensor_file;
