@@ -41,6 +41,53 @@ pub const PROMPT_MAX_BYTES: usize = 4096;
 /// Most prompts in a profile.
 pub const PROMPTS_MAX: usize = 32;
 
+// --- rpc
+
+/// What RESOURCE_EXHAUSTED and UNAVAILABLE advise a client to wait: about one segment on a GPU, and
+/// long enough that 4096 refused clients do not load the server.
+pub const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// Chunks of an upload that wait for the decoder, at most: bounds the bookkeeping of 1-byte chunks,
+/// whose bytes the buffer limit would hardly count.
+pub const UPLOAD_QUEUE_CHUNKS: usize = 1024;
+
+/// Small chunks are handed to the decoder together up to this size, bytes: a wake-up per byte would
+/// dominate the decoding.
+pub const UPLOAD_COALESCE_BYTES: usize = 64 << 10;
+
+/// Events between a detection and its response queue: the response queue is the bound that an
+/// operator sets, this one only decouples two tasks.
+pub const EVENT_QUEUE: usize = 4;
+
+/// Label of an upload, bytes: a file name (255) and a little more.
+pub const UPLOAD_NAME_MAX_BYTES: usize = 256;
+
+/// Name of a profile in a request, bytes.
+pub const PROFILE_NAME_MAX_BYTES: usize = 64;
+
+/// URI of a source in a request, bytes.
+pub const URI_MAX_BYTES: usize = 2048;
+
+/// How long an ended detection's decoder and pending forward pass may take to notice; then its slot
+/// is freed regardless. A forward pass that runs is not interrupted: it belongs to the engine.
+pub const WIND_DOWN: Duration = Duration::from_secs(10);
+
+/// How often the engine's sign of life is looked at for grpc.health.v1.
+pub const HEALTH_PERIOD: Duration = Duration::from_millis(250);
+
+/// After the shutdown's grace: how long connections may take to deliver the final statuses.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// TCP connections at the same time; one more waits in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// How long a new connection may say nothing: its place is one of those above. A client speaks at
+/// once; HTTP/2 pings and HTTP/1 header timeouts take over from its first byte.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// HTTP header block of a request, bytes: gRPC metadata is small.
+pub const HEADERS_MAX_BYTES: u32 = 16 << 10;
+
 // --- engine, pipeline, profile
 
 /// Default for the segments that may wait before the model, over all lanes. A 16-frame clip at
@@ -242,6 +289,7 @@ pub const HUNT_HEAD_DIM_MAX: usize = 1024;
 /// Most numbers in the features of one hunt, 16 GiB of f32: 28 × 28 heads of 128 numbers under 10
 /// prompts for 4096 samples.
 pub const HUNT_FEATURES_MAX: usize = 1 << 32;
+
 // --- video
 
 /// First bytes of an input that may be held in memory while its container is told, bytes. An MP4

@@ -1,1 +1,16 @@
 //! CONFIG: file and environment to typed settings; the only reader of the environment.
+//!
+//! `config/default.toml` holds every key with its meaning, range and default. A file, then
+//! `HEADHUNT__SECTION__KEY` variables, then flags override it. Whatever is unknown, of the wrong type
+//! or out of range is refused with the key's full name.
+
+mod environment;
+mod load;
+mod settings;
+
+pub use environment::{Environment, HubSettings};
+pub use load::{DEFAULTS, Overrides};
+pub use settings::{
+    DeviceChoice, EngineSettings, Http2Settings, LogFormat, LogSettings, ModelSettings,
+    ProfileSettings, ServerSettings, Settings, ShutdownSettings, StreamSettings, VideoSettings,
+};

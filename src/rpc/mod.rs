@@ -1,4 +1,38 @@
 //! RPC: tonic services; a handler parses, calls `pipeline` and converts.
+//!
+//! A `Detect` call becomes a [session](session): one task reads requests and hands chunks to the
+//! decoder's thread ([upload]), another forwards what the detection finds ([responses]). Whatever
+//! ends it (client gone, deadline, slow reader, bad message, shutdown) cancels one token, and the slot
+//! is free once the decoder has let go.
+
+mod admin;
+mod admission;
+mod connections;
+mod convert;
+mod deadline;
+mod detection;
+mod health;
+mod open;
+mod profiles;
+mod responses;
+mod server;
+mod session;
+mod source;
+mod status;
+mod upload;
+
+pub use profiles::{Profiles, Ready};
+pub use server::{Parts, serve};
+pub use source::OpenMedia;
+#[cfg(feature = "video")]
+pub use source::VideoMedia;
+
+/// Names under which grpc.health.v1 answers; the empty one is the server as a whole.
+const SERVICES: [&str; 3] = [
+    "",
+    "headhunt.v1.DetectionService",
+    "headhunt.v1.AdminService",
+];
 
 /// The generated messages and services of `headhunt.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)] // generated code

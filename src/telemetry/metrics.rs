@@ -157,3 +157,27 @@ pub fn gap(reason: crate::media::GapReason) {
 pub fn event_started() {
     counter!(EVENTS_TOTAL).increment(1);
 }
+
+/// Names and units of everything above, for `/metrics`; once per process, after the recorder is
+/// installed.
+pub(super) fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(SEGMENTS_TOTAL, "Segments that left the engine, by outcome");
+    describe_gauge!(QUEUE_DEPTH, "Segments that wait for the model, by lane");
+    describe_histogram!(
+        QUEUE_WAIT_SECONDS,
+        Unit::Seconds,
+        "How long a segment waited in the queue, by lane"
+    );
+    describe_histogram!(
+        STAGE_SECONDS,
+        Unit::Seconds,
+        "How long a stage took, by stage"
+    );
+    describe_histogram!(BATCH_CLIPS, "Clips in one pass of the model");
+    describe_gauge!(SEGMENTS_PER_SECOND, "Measured throughput of the model");
+    describe_counter!(PROBE_PANICS_TOTAL, "Panics of the model that were caught");
+    describe_counter!(FRAMES_TOTAL, "Decoded frames");
+    describe_counter!(GAPS_TOTAL, "Gaps in media, by reason");
+    describe_counter!(EVENTS_TOTAL, "Events that began");
+}

@@ -1,0 +1,141 @@
+//! The process's environment, read in one place and replaceable by a map.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Environment variables that mean something to this program.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    variables: HashMap<String, String>,
+}
+
+/// Where checkpoints come from and where they are kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubSettings {
+    /// Base address of the hub, without a slash at its end.
+    pub endpoint: String,
+    /// Bearer token for gated checkpoints.
+    pub token: Option<String>,
+    /// Directory under which downloads and fingerprints are kept.
+    pub cache_dir: PathBuf,
+}
+
+impl std::fmt::Debug for HubSettings {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubSettings")
+            .field("endpoint", &self.endpoint)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("cache_dir", &self.cache_dir)
+            .finish()
+    }
+}
+
+impl Environment {
+    /// The process's own environment. Bytes that are no Unicode are replaced, so that such a value of
+    /// ours is refused like any other nonsense.
+    pub fn of_process() -> Self {
+        Environment {
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((
+                        name.into_string().ok()?,
+                        value.to_string_lossy().into_owned(),
+                    ))
+                })
+                .collect(),
+        }
+    }
+
+    /// The same from a map, for tests.
+    pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Environment {
+            variables: variables.into_iter().collect(),
+        }
+    }
+
+    pub(super) fn variables(&self) -> &HashMap<String, String> {
+        &self.variables
+    }
+
+    /// A variable's value; an empty one counts as not set.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.variables
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// `HF_ENDPOINT`, `HF_TOKEN` and the cache directory: `$XDG_CACHE_HOME/headhunt`, by default
+    /// `$HOME/.cache/headhunt`.
+    ///
+    /// Fails with `InvalidArgument` for an endpoint that is not http(s), or where neither
+    /// variable names a directory.
+    pub fn hub(&self) -> Result<HubSettings> {
+        let endpoint = self.get("HF_ENDPOINT").unwrap_or("https://huggingface.co");
+        if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
+            return Err(Error::invalid(
+                "HF_ENDPOINT must begin with https:// or http://",
+            ));
+        }
+        let cache_dir = match (self.get("XDG_CACHE_HOME"), self.get("HOME")) {
+            (Some(cache), _) => PathBuf::from(cache),
+            (None, Some(home)) => PathBuf::from(home).join(".cache"),
+            (None, None) => {
+                return Err(Error::invalid(
+                    "neither XDG_CACHE_HOME nor HOME is set: name a directory for caches in one of them",
+                ));
+            }
+        };
+        Ok(HubSettings {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token: self.get("HF_TOKEN").map(str::to_owned),
+            cache_dir: cache_dir.join("headhunt"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::of(
+            variables
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        )
+    }
+
+    #[test]
+    fn hub_settings_follow_the_variables_and_hide_the_token() {
+        let hub = environment(&[
+            ("HF_ENDPOINT", "http://127.0.0.1:8080/"),
+            ("HF_TOKEN", "hf_secret"),
+            ("HOME", "/home/ann"),
+        ])
+        .hub()
+        .unwrap();
+        assert_eq!(hub.endpoint, "http://127.0.0.1:8080");
+        assert_eq!(hub.token.as_deref(), Some("hf_secret"));
+        assert_eq!(hub.cache_dir, PathBuf::from("/home/ann/.cache/headhunt"));
+        assert!(!format!("{hub:?}").contains("hf_secret"));
+    }
+
+    #[test]
+    fn xdg_cache_home_wins_over_home_and_empty_means_unset() {
+        let hub = environment(&[("XDG_CACHE_HOME", "/cache"), ("HOME", "/home/ann")])
+            .hub()
+            .unwrap();
+        assert_eq!(hub.cache_dir, PathBuf::from("/cache/headhunt"));
+        assert_eq!(hub.endpoint, "https://huggingface.co");
+        assert_eq!(hub.token, None);
+        assert!(environment(&[("HOME", "")]).hub().is_err());
+        assert!(
+            environment(&[("HOME", "/h"), ("HF_ENDPOINT", "ftp://x")])
+                .hub()
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,350 @@
+//! The settings, typed, and their ranges. `config/default.toml` says what each one means.
+
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{
+    error::{Error, Result},
+    limits,
+};
+
+/// Everything that `headhunt serve` can be told.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Addresses.
+    pub server: ServerSettings,
+    /// The resident model.
+    pub model: ModelSettings,
+    /// Where profiles are.
+    pub profiles: ProfileSettings,
+    /// The queue before the model.
+    pub engine: EngineSettings,
+    /// Limits on media.
+    pub video: VideoSettings,
+    /// Limits on detections.
+    pub streams: StreamSettings,
+    /// The transport.
+    pub http2: Http2Settings,
+    /// The end.
+    pub shutdown: ShutdownSettings,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+/// Addresses.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    /// gRPC and gRPC-Web.
+    #[serde(deserialize_with = "parsed")]
+    pub listen: SocketAddr,
+    /// Prometheus exporter.
+    #[serde(deserialize_with = "optional")]
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// The resident model.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Directory or hub id.
+    #[serde(deserialize_with = "optional")]
+    pub path: Option<String>,
+    /// Where it runs.
+    #[serde(deserialize_with = "parsed")]
+    pub device: DeviceChoice,
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA where there is a device, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// This CUDA device.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(DeviceChoice::Cuda)
+                .ok_or_else(|| format!("`{other}` is no device: use auto, cpu, cuda or cuda:N")),
+        }
+    }
+}
+
+/// Where profiles are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileSettings {
+    /// Directory of `NAME.json`.
+    #[serde(deserialize_with = "optional")]
+    pub dir: Option<PathBuf>,
+    /// Name of the active one.
+    #[serde(deserialize_with = "optional")]
+    pub active: Option<String>,
+    /// The only one.
+    #[serde(deserialize_with = "optional")]
+    pub file: Option<PathBuf>,
+}
+
+/// The queue before the model.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Segments that may wait.
+    pub queue_capacity_segments: usize,
+    /// Segments in one forward pass; 0: what suits the device.
+    pub max_batch_segments: usize,
+    /// How long a batch waits to fill.
+    #[serde(rename = "batch_wait_s", deserialize_with = "seconds")]
+    pub batch_wait: Duration,
+    /// Longest wait of a segment.
+    #[serde(rename = "max_queue_wait_s", deserialize_with = "seconds")]
+    pub max_queue_wait: Duration,
+    /// Longest silence of the model thread before health says NOT_SERVING.
+    #[serde(rename = "heartbeat_timeout_s", deserialize_with = "seconds")]
+    pub heartbeat_timeout: Duration,
+}
+
+/// Limits on media.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoSettings {
+    /// Pixels of a frame.
+    pub max_pixels: u64,
+    /// Width or height of a frame, pixels.
+    #[serde(rename = "max_side_pixels")]
+    pub max_side: u32,
+    /// Where uploads are spooled; by default the system's temporary directory.
+    #[serde(deserialize_with = "optional")]
+    pub spool_dir: Option<PathBuf>,
+    /// Spooled bytes of one upload.
+    pub spool_max_bytes: u64,
+    /// An input without news for so long is given up.
+    #[serde(rename = "stall_timeout_s", deserialize_with = "seconds")]
+    pub stall_timeout: Duration,
+}
+
+/// Limits on detections.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamSettings {
+    /// Detections at the same time.
+    pub max_streams: usize,
+    /// Wait for `open`.
+    #[serde(rename = "open_timeout_s", deserialize_with = "seconds")]
+    pub open_timeout: Duration,
+    /// Upload bytes that wait for the decoder.
+    pub upload_buffer_bytes: usize,
+    /// Responses that wait for the client.
+    pub response_queue_messages: usize,
+    /// Longest wait for a client that does not read.
+    #[serde(rename = "slow_reader_timeout_s", deserialize_with = "seconds")]
+    pub slow_reader_timeout: Duration,
+}
+
+/// The transport.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http2Settings {
+    /// Silence before a ping.
+    #[serde(rename = "keepalive_interval_s", deserialize_with = "seconds")]
+    pub keepalive_interval: Duration,
+    /// Wait for its answer.
+    #[serde(rename = "keepalive_timeout_s", deserialize_with = "seconds")]
+    pub keepalive_timeout: Duration,
+    /// Flow-control window of a stream, bytes.
+    pub stream_window_bytes: u32,
+    /// Flow-control window of a connection, bytes.
+    pub connection_window_bytes: u32,
+    /// HTTP/2 streams of a connection.
+    pub max_streams_per_connection: u32,
+}
+
+/// The end.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownSettings {
+    /// How long running detections may go on.
+    #[serde(rename = "grace_s", deserialize_with = "seconds")]
+    pub grace: Duration,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// tracing filter directives.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Settings {
+    /// Refuses values out of their documented range, by their key.
+    pub(super) fn check(&self) -> Result<()> {
+        let e = &self.engine;
+        within(
+            "engine.queue_capacity_segments",
+            e.queue_capacity_segments,
+            3..=limits::QUEUE_CAPACITY_MAX_SEGMENTS,
+        )?;
+        within(
+            "engine.max_batch_segments",
+            e.max_batch_segments,
+            0..=limits::BATCH_CLIPS_MAX,
+        )?;
+        lasts("engine.batch_wait_s", e.batch_wait, 0.0..=10.0)?;
+        lasts("engine.max_queue_wait_s", e.max_queue_wait, 1.0..=86_400.0)?;
+        lasts(
+            "engine.heartbeat_timeout_s",
+            e.heartbeat_timeout,
+            0.1..=86_400.0,
+        )?;
+        let v = &self.video;
+        let most = u64::from(limits::FRAME_MAX_SIDE).pow(2);
+        within("video.max_pixels", v.max_pixels, 1..=most)?;
+        within(
+            "video.max_side_pixels",
+            v.max_side,
+            1..=limits::FRAME_MAX_SIDE,
+        )?;
+        within(
+            "video.spool_max_bytes",
+            v.spool_max_bytes,
+            1 << 20..=1 << 40,
+        )?;
+        lasts("video.stall_timeout_s", v.stall_timeout, 0.1..=3600.0)?;
+        let s = &self.streams;
+        within("streams.max_streams", s.max_streams, 1..=4096)?;
+        lasts("streams.open_timeout_s", s.open_timeout, 0.1..=3600.0)?;
+        within(
+            "streams.upload_buffer_bytes",
+            s.upload_buffer_bytes,
+            64 << 10..=256 << 20,
+        )?;
+        within(
+            "streams.response_queue_messages",
+            s.response_queue_messages,
+            1..=1024,
+        )?;
+        lasts(
+            "streams.slow_reader_timeout_s",
+            s.slow_reader_timeout,
+            0.1..=3600.0,
+        )?;
+        let h = &self.http2;
+        lasts(
+            "http2.keepalive_interval_s",
+            h.keepalive_interval,
+            0.1..=7200.0,
+        )?;
+        lasts(
+            "http2.keepalive_timeout_s",
+            h.keepalive_timeout,
+            0.1..=7200.0,
+        )?;
+        let window = 65_535..=i32::MAX as u32;
+        within(
+            "http2.stream_window_bytes",
+            h.stream_window_bytes,
+            window.clone(),
+        )?;
+        within(
+            "http2.connection_window_bytes",
+            h.connection_window_bytes,
+            window,
+        )?;
+        within(
+            "http2.max_streams_per_connection",
+            h.max_streams_per_connection,
+            1..=65_536,
+        )?;
+        lasts("shutdown.grace_s", self.shutdown.grace, 0.0..=86_400.0)?;
+        let p = &self.profiles;
+        if p.file.is_some() && (p.dir.is_some() || p.active.is_some()) {
+            return Err(Error::invalid(
+                "profiles.file stands alone: leave profiles.dir and profiles.active empty, or it",
+            )
+            .with_field("profiles.file"));
+        }
+        if p.dir.is_some() && p.active.is_none() {
+            return Err(Error::invalid(
+                "profiles.dir needs profiles.active: name the profile that an empty request field selects",
+            )
+            .with_field("profiles.active"));
+        }
+        Ok(())
+    }
+}
+
+fn within<T: PartialOrd + fmt::Display + Copy>(
+    key: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (low, high) = (range.start(), range.end());
+    Err(Error::invalid(format!("{key} is {value}; it must be {low} to {high}")).with_field(key))
+}
+
+fn lasts(key: &str, value: Duration, range: RangeInclusive<f64>) -> Result<()> {
+    within(key, value.as_secs_f64(), range)
+}
+
+/// Seconds as a number; the range is checked later, with the key's name.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| de::Error::custom(format!("{seconds} is no length of time in seconds")))
+}
+
+fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|e| de::Error::custom(format!("`{text}`: {e}")))
+}
+
+/// Like [`parsed`], with an empty string for none.
+fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|e| de::Error::custom(format!("`{text}`: {e}")))
+}

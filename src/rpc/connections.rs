@@ -1,0 +1,186 @@
+//! TCP connections, at most so many at a time.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{self, Sleep},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Pause after a failed accept: out of file descriptors, accepting again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that counts until it is dropped.
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// Until its first byte.
+    silence: Option<Pin<Box<Sleep>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Accepts until `closing` fires, then closes the listener. One connection more than `most` waits in
+/// the kernel's backlog; one that says nothing for `first_byte` fails.
+pub(super) fn accept(
+    listener: TcpListener,
+    most: usize,
+    first_byte: Duration,
+    closing: CancellationToken,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (accepted, connections) = mpsc::channel(1);
+    let permits = Arc::new(Semaphore::new(most));
+    tokio::spawn(async move {
+        let accept_all = async {
+            while let Ok(permit) = permits.clone().acquire_owned().await {
+                let stream = match listener.accept().await {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                // Scores are small and wanted at once.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                let connection = Connection {
+                    stream,
+                    silence: Some(Box::pin(time::sleep(first_byte))),
+                    _permit: permit,
+                };
+                if accepted.send(Ok(connection)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = accept_all => {}
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = &mut self.silence
+            && silence.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    async fn listener() -> (TcpListener, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_fails_and_one_that_spoke_may_be_silent() {
+        let (listener, address) = listener().await;
+        let silence = Duration::from_millis(100);
+        let mut accepted = accept(listener, 2, silence, CancellationToken::new());
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut connection = accepted.next().await.unwrap().unwrap();
+        let error = connection.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut connection = accepted.next().await.unwrap().unwrap();
+        client.write_u8(7).await.unwrap();
+        assert_eq!(connection.read_u8().await.unwrap(), 7);
+        let quiet = time::timeout(silence * 3, connection.read_u8()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+
+    #[tokio::test]
+    async fn connections_are_counted_and_closing_closes_the_listener() {
+        let (listener, address) = listener().await;
+        let closing = CancellationToken::new();
+        let mut accepted = accept(listener, 1, PATIENCE, closing.clone());
+        let _first = TcpStream::connect(address).await.unwrap();
+        let connection = accepted.next().await.unwrap().unwrap();
+        let _second = TcpStream::connect(address).await.unwrap(); // in the backlog
+        let waits = time::timeout(Duration::from_millis(100), accepted.next()).await;
+        assert!(waits.is_err());
+        drop(connection);
+        let connection = time::timeout(PATIENCE, accepted.next()).await.unwrap();
+        assert!(connection.unwrap().is_ok());
+        closing.cancel();
+        assert!(
+            time::timeout(PATIENCE, accepted.next())
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

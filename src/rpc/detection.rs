@@ -1,0 +1,135 @@
+//! DetectionService: each handler admits, starts and answers.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::time::Instant;
+use tokio_stream::Empty;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    admission::Admission,
+    deadline, open,
+    proto::{self, detection_service_server::DetectionService},
+    responses::{Responses, responses},
+    session::{Session, SessionId, Shared},
+    status::{code, label, status},
+};
+use crate::{
+    config::StreamSettings,
+    error::{Error, Result},
+    telemetry::server::rpc_ended,
+};
+
+/// The service.
+pub(super) struct DetectionHandler {
+    pub admission: Admission,
+    pub responses: StreamSettings,
+    pub started: SystemTime,
+    pub shared: Arc<Shared>,
+}
+
+/// Counts a call that ended before a stream began, and makes its status.
+fn refused(method: &'static str, id: &SessionId, error: &Error) -> Status {
+    rpc_ended(method, label(code(error.kind())));
+    status(error, id.as_str())
+}
+
+#[tonic::async_trait]
+impl DetectionService for DetectionHandler {
+    type DetectStream = Responses;
+
+    async fn detect(
+        &self,
+        request: Request<Streaming<proto::DetectRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let id = SessionId::random();
+        let slot = self
+            .admission
+            .admit()
+            .map_err(|error| refused("Detect", &id, &error))?;
+        let deadline = deadline::timeout(request.metadata())
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        let gone = CancellationToken::new();
+        let (responder, end, responses) = responses(
+            self.responses.response_queue_messages,
+            self.responses.slow_reader_timeout,
+            gone.clone(),
+        );
+        let session = Session {
+            id,
+            shared: self.shared.clone(),
+            requests: request.into_inner(),
+            responder,
+            end,
+            gone,
+            deadline,
+            slot,
+        };
+        // The headers go out at once: some clients send nothing before they have them.
+        tokio::spawn(session.run());
+        Ok(Response::new(responses))
+    }
+
+    type WatchStream = Empty<Result<proto::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let source = request.into_inner().source.unwrap_or_default();
+        let error = open::uri_source("source.uri", &source.uri);
+        Err(refused(
+            "Watch",
+            &SessionId::random(),
+            &error.context("Watch"),
+        ))
+    }
+
+    async fn report_feedback(
+        &self,
+        _: Request<proto::ReportFeedbackRequest>,
+    ) -> Result<Response<proto::ReportFeedbackResponse>, Status> {
+        let error = Error::unimplemented("ReportFeedback is not part of this version");
+        Err(refused("ReportFeedback", &SessionId::random(), &error))
+    }
+
+    async fn get_info(
+        &self,
+        _: Request<proto::GetInfoRequest>,
+    ) -> Result<Response<proto::GetInfoResponse>, Status> {
+        let engine = &self.shared.engine;
+        let active = self.shared.profiles.active();
+        let info = engine.info();
+        let load = engine.load();
+        rpc_ended("GetInfo", label(Code::Ok));
+        Ok(Response::new(proto::GetInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: Some(proto::ModelInfo {
+                name: info.name.clone(),
+                fingerprint: active.profile().model.fingerprint.clone(),
+                device: info.device.clone(),
+                dtype: info.dtype.clone(),
+                layers: count(info.layers),
+                heads: count(info.heads),
+                head_dim: count(info.head_dim),
+                resident_layers: count(info.resident_layers),
+            }),
+            active_profile: active.name().to_owned(),
+            active_profile_version: active.version().to_owned(),
+            load: Some(proto::Load {
+                streams: count(self.admission.running()),
+                max_streams: count(self.admission.most()),
+                queued_segments: count(load.queued),
+                queue_capacity: count(load.capacity),
+                segments_per_second: load.segments_per_second,
+            }),
+            started_at: Some(self.started.into()),
+        }))
+    }
+}
+
+/// A small number on the wire.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

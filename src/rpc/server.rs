@@ -1,0 +1,152 @@
+//! The server: services, transport and their end.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+use tonic::{service::Routes, transport::Server};
+use tonic_health::server::HealthReporter;
+use tonic_web::GrpcWebLayer;
+
+use super::{
+    admin::Admin,
+    admission::Admission,
+    connections,
+    detection::DetectionHandler,
+    health,
+    profiles::Profiles,
+    proto::{
+        self, admin_service_server::AdminServiceServer,
+        detection_service_server::DetectionServiceServer,
+    },
+    session::Shared,
+    source::OpenMedia,
+};
+use crate::{
+    config::Settings,
+    engine::EngineHandle,
+    error::{Kind, Result, ResultExt as _},
+    limits,
+};
+
+/// What a server serves with.
+pub struct Parts {
+    /// The resident model's queue.
+    pub engine: EngineHandle,
+    /// The profiles that a request may name, checked against the model.
+    pub profiles: Profiles,
+    /// Turns uploads into frames.
+    pub media: Arc<dyn OpenMedia>,
+}
+
+/// Serves until `shutdown` fires and the running detections have ended: by themselves within the
+/// grace time, with UNAVAILABLE after it. From then on health says NOT_SERVING and new detections
+/// and connections are refused.
+///
+/// Fails with `Internal` where the transport or a service cannot be set up.
+pub async fn serve(
+    settings: &Settings,
+    parts: Parts,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let ending = CancellationToken::new();
+    let _end_on_exit = ending.clone().drop_guard();
+    let reporter = HealthReporter::new();
+    health::begin(&reporter).await;
+    let health_service =
+        tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+    let admission = Admission::new(settings.streams.max_streams, shutdown.clone());
+    let handler = DetectionHandler {
+        admission: admission.clone(),
+        responses: settings.streams.clone(),
+        started: SystemTime::now(),
+        shared: Arc::new(Shared {
+            engine: parts.engine.clone(),
+            profiles: parts.profiles,
+            media: parts.media,
+            open_timeout: settings.streams.open_timeout,
+            upload_buffer_bytes: settings.streams.upload_buffer_bytes,
+            ending: ending.clone(),
+        }),
+    };
+    let keeper = tokio::spawn(health::keep(reporter, parts.engine, shutdown.clone()));
+
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            DetectionServiceServer::new(handler)
+                .max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
+        )
+        .add_service(
+            AdminServiceServer::new(Admin).max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
+        )
+        .add_service(tonic_health::pb::health_server::HealthServer::new(
+            health_service,
+        ))
+        .add_service(
+            reflection()
+                .build_v1()
+                .or_kind(Kind::Internal, no_reflection)?,
+        )
+        .add_service(
+            reflection()
+                .build_v1alpha()
+                .or_kind(Kind::Internal, no_reflection)?,
+        );
+
+    let http2 = &settings.http2;
+    let server = Server::builder()
+        .accept_http1(true) // gRPC-Web
+        .http2_keepalive_interval(Some(http2.keepalive_interval))
+        .http2_keepalive_timeout(Some(http2.keepalive_timeout))
+        .initial_stream_window_size(http2.stream_window_bytes)
+        .initial_connection_window_size(http2.connection_window_bytes)
+        .max_concurrent_streams(http2.max_streams_per_connection)
+        .http2_max_header_list_size(limits::HEADERS_MAX_BYTES)
+        .layer(GrpcWebLayer::new());
+    let connections = connections::accept(
+        listener,
+        limits::CONNECTIONS_MAX,
+        limits::FIRST_BYTE_TIMEOUT,
+        shutdown.clone(),
+    );
+    let serving = server.serve_with_incoming_shutdown(
+        routes.routes(),
+        connections,
+        shutdown.clone().cancelled_owned(),
+    );
+    tokio::pin!(serving);
+
+    let grace = settings.shutdown.grace;
+    let end = async {
+        shutdown.cancelled().await;
+        tracing::info!(
+            ?grace,
+            "shutting down: running detections may end by themselves"
+        );
+        // Beyond the detections only health watchers and idle connections can be left.
+        let _ = time::timeout(grace, admission.idle()).await;
+        ending.cancel();
+        time::sleep(limits::DRAIN).await;
+    };
+    let served = tokio::select! {
+        served = &mut serving => served.or_kind(Kind::Internal, || "the transport failed".into()),
+        () = end => {
+            tracing::warn!("some connections stayed open past the shutdown; leaving them behind");
+            Ok(())
+        }
+    };
+    keeper.abort();
+    served
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn no_reflection() -> String {
+    "cannot set up server reflection".into()
+}

@@ -1,0 +1,58 @@
+//! The Prometheus exporter: `GET /metrics` over HTTP, with real histograms.
+
+use std::net::SocketAddr;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+
+use super::{metrics as recorded, server};
+use crate::error::{Kind, Result, ResultExt as _};
+
+/// Waits of a segment for the model, seconds: from an idle GPU to a loaded CPU.
+pub const WAIT_BUCKETS_S: [f64; 14] = [
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0,
+];
+
+/// Stages of a segment, seconds: scoring takes microseconds, a pass of a large model on a CPU
+/// minutes.
+pub const STAGE_BUCKETS_S: [f64; 14] = [
+    0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0,
+];
+
+/// Clips in a pass.
+pub const BATCH_BUCKETS_CLIPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Detections, seconds: from a refused file to a day of a camera.
+pub const STREAM_BUCKETS_S: [f64; 9] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0];
+
+/// Every histogram with its buckets.
+const HISTOGRAMS: [(&str, &[f64]); 4] = [
+    (recorded::QUEUE_WAIT_SECONDS, &WAIT_BUCKETS_S),
+    (recorded::STAGE_SECONDS, &STAGE_BUCKETS_S),
+    (recorded::BATCH_CLIPS, &BATCH_BUCKETS_CLIPS),
+    (server::STREAM_SECONDS, &STREAM_BUCKETS_S),
+];
+
+/// Installs the process's metrics recorder and serves it at `listen`. Call it once, inside a runtime
+/// and before anything is recorded.
+///
+/// Fails with `Unavailable` where the address cannot be listened at, and with `Internal` where a
+/// recorder is installed already.
+pub fn start(listen: SocketAddr) -> Result<()> {
+    let mut builder = PrometheusBuilder::new().with_http_listener(listen);
+    for (name, buckets) in HISTOGRAMS {
+        builder = builder
+            .set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
+            .or_kind(Kind::Internal, || format!("buckets of {name}"))?;
+    }
+    builder.install().map_err(|error| {
+        let kind = match error {
+            BuildError::FailedToCreateHTTPListener(_) => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+        crate::error::Error::new(kind, format!("cannot export metrics at {listen}"))
+            .with_source(error)
+    })?;
+    recorded::describe();
+    server::describe();
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! What the gRPC server counts.
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// RPCs that ended, by method and gRPC code.
+pub const RPCS: &str = "headhunt_rpcs_total";
+/// Detections that are running.
+pub const STREAMS: &str = "headhunt_streams";
+/// Bytes of uploads that were received.
+pub const UPLOAD_BYTES: &str = "headhunt_upload_bytes_total";
+/// How long detections lasted.
+pub const STREAM_SECONDS: &str = "headhunt_stream_duration_seconds";
+
+/// Names what this file counts, for `/metrics`.
+pub(super) fn describe() {
+    describe_counter!(RPCS, "RPCs that ended, by method and gRPC code");
+    describe_gauge!(STREAMS, "Detections that are running");
+    describe_counter!(
+        UPLOAD_BYTES,
+        metrics::Unit::Bytes,
+        "Bytes of uploads that were received"
+    );
+    describe_histogram!(
+        STREAM_SECONDS,
+        metrics::Unit::Seconds,
+        "How long detections lasted"
+    );
+}
+
+/// An RPC ended. `method` is one of the service's own names and `code` one of the 17 gRPC codes, so
+/// the number of series is bounded.
+pub fn rpc_ended(method: &'static str, code: &'static str) {
+    counter!(RPCS, "method" => method, "code" => code).increment(1);
+}
+
+/// Upload bytes arrived.
+pub fn upload_received(bytes: usize) {
+    counter!(UPLOAD_BYTES).increment(bytes as u64);
+}
+
+/// Counts a detection as running until dropped.
+#[derive(Debug)]
+pub struct StreamRunning(std::time::Instant);
+
+impl StreamRunning {
+    /// One more.
+    pub fn begin() -> Self {
+        gauge!(STREAMS).increment(1.0);
+        StreamRunning(std::time::Instant::now())
+    }
+}
+
+impl Drop for StreamRunning {
+    fn drop(&mut self) {
+        gauge!(STREAMS).decrement(1.0);
+        histogram!(STREAM_SECONDS).record(self.0.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,203 @@
+//! A real server on port 0.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use headhunt::{
+    config::{Environment, Overrides, Settings},
+    engine::{Engine, EngineConfig, EngineHandle},
+    profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA, ScorerParams},
+    rpc::{
+        self, OpenMedia, Parts, Profiles,
+        proto::{self, detection_service_client::DetectionServiceClient},
+    },
+    segment::SegmentRule,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{
+    eventually,
+    media::RawMedia,
+    probe::{BrightnessProbe, Control, HEAD_DIM, HEADS, fingerprint},
+    within,
+};
+
+pub type Client = DetectionServiceClient<Channel>;
+
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub probe: Arc<Control>,
+    pub engine: EngineHandle,
+    pub shutdown: CancellationToken,
+    served: Option<JoinHandle<headhunt::error::Result<()>>>,
+    owner: Option<Engine>,
+}
+
+/// A profile that calls bright segments anomalous: p is 0.998 at brightness 1 and 0.002 at 0.
+pub fn profile(name: &str) -> Profile {
+    let n = HEADS.len() * HEAD_DIM;
+    Profile {
+        schema: SCHEMA,
+        name: name.into(),
+        created_unix_s: 1_700_000_000,
+        model: ModelBinding {
+            name: "brightness".into(),
+            fingerprint: fingerprint(3),
+            head_dim: HEAD_DIM,
+            device: "cpu".into(),
+            dtype: "f32".into(),
+        },
+        segment: SegmentRule::Frames(48),
+        frames_per_segment: 16,
+        heads: HEADS.to_vec(),
+        hunt_prompts: vec!["Is it bright?".into()],
+        scoring_prompts: vec!["Is it bright?".into()],
+        scorer: ScorerParams {
+            weights: vec![12.0 / n as f64; n],
+            intercept: -6.0,
+        },
+        locator: LocatorParams {
+            sigma: 0.5,
+            threshold: 0.5,
+            edge: Edge::Renormalize,
+            event_bridge_s: None,
+        },
+        notes: serde_json::Map::new(),
+    }
+}
+
+fn profiles() -> Vec<Profile> {
+    let mut other = profile("other-model");
+    other.model.fingerprint = "0".repeat(64);
+    let mut long = profile("long");
+    long.segment = SegmentRule::Frames(1000);
+    vec![profile("cam"), other, long]
+}
+
+/// Settings for tests: the defaults with these lines over them.
+pub fn settings(toml: &str) -> Settings {
+    Settings::from_layers(
+        Some((toml, "test")),
+        &Environment::default(),
+        &Overrides::default(),
+    )
+    .unwrap()
+}
+
+impl TestServer {
+    /// With the default settings and these lines over them.
+    pub async fn start(toml: &str) -> TestServer {
+        Self::with(toml, Arc::new(RawMedia)).await
+    }
+
+    pub async fn with(toml: &str, media: Arc<dyn OpenMedia>) -> TestServer {
+        let settings = settings(toml);
+        let probe = Arc::new(Control::default());
+        let owner = Engine::start(
+            Box::new(BrightnessProbe::new(probe.clone())),
+            EngineConfig {
+                queue_capacity: settings.engine.queue_capacity_segments,
+                max_queue_wait: settings.engine.max_queue_wait,
+                stall_after: settings.engine.heartbeat_timeout,
+                join_timeout: Duration::from_secs(5),
+                ..EngineConfig::default()
+            },
+        )
+        .unwrap();
+        let engine = owner.handle();
+        let found = profiles()
+            .into_iter()
+            .map(|p| (p.name.clone(), Ok(Arc::new(p))))
+            .chain([(
+                "damaged".to_owned(),
+                Err(headhunt::error::Error::data_loss(
+                    "/srv/damaged.json: bad checksum",
+                )),
+            )])
+            .collect();
+        let profiles = within("profiles", Profiles::check("cam", found, &engine))
+            .await
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let served = {
+            let shutdown = shutdown.clone();
+            let parts = Parts {
+                engine: engine.clone(),
+                profiles,
+                media,
+            };
+            tokio::spawn(async move { rpc::serve(&settings, parts, listener, shutdown).await })
+        };
+        TestServer {
+            address,
+            probe,
+            engine,
+            shutdown,
+            served: Some(served),
+            owner: Some(owner),
+        }
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap()
+    }
+
+    pub async fn channel(&self) -> Channel {
+        within("connect", self.endpoint().connect()).await.unwrap()
+    }
+
+    pub async fn client(&self) -> Client {
+        DetectionServiceClient::new(self.channel().await)
+    }
+
+    pub async fn info(&self) -> proto::GetInfoResponse {
+        let mut client = self.client().await;
+        within("GetInfo", client.get_info(proto::GetInfoRequest {}))
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    pub async fn load(&self) -> proto::Load {
+        self.info().await.load.unwrap()
+    }
+
+    /// Nothing runs, nothing waits.
+    pub async fn is_idle(&self) -> bool {
+        let load = self.load().await;
+        load.streams == 0 && load.queued_segments == 0
+    }
+
+    /// Waits until nothing runs and nothing waits, then sends a good upload: whatever came before
+    /// left the server as it was.
+    pub async fn is_as_it_was(&self) {
+        eventually("idle server", || self.is_idle()).await;
+        let mut client = self.client().await;
+        let video = super::media::flash(2, 2, 7);
+        let seen = super::detect::detect(&mut client, super::detect::open(""), &video, 100)
+            .await
+            .unwrap();
+        seen.check_frames(6 * 48 + 7);
+        eventually("idle server", || self.is_idle()).await;
+    }
+
+    /// Shuts down and waits for the server's end.
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        self.probe.let_go();
+        let served = self.served.take().unwrap();
+        within("shutdown", served).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.probe.let_go();
+        // Joins the model's thread.
+        drop(self.owner.take());
+    }
+}
