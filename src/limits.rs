@@ -224,6 +224,25 @@ pub const ATTENTION_KEY_ROWS: usize = 512;
 /// Most clips in one call of the model; the engine's batches are smaller.
 pub const PROBE_MAX_CLIPS: usize = 256;
 
+// --- model: hub
+
+/// Longest wait for the hub's answer to a request for facts.
+pub const HUB_REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Longest time without a byte before a download from the hub is given up; it can be resumed.
+pub const HUB_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Most files of a hub model that are listed: real ones have under 100.
+pub const HUB_FILES_MAX: usize = 10_000;
+
+// --- model: synthesize
+
+/// Most bytes of tensors in one file of a synthesized checkpoint, as the hub's files have it.
+pub const SHARD_MAX_BYTES: u64 = 5_000_000_000;
+
+/// Free space asked for beyond the tensors, bytes: tokenizer files and headers take about 20 MB.
+pub const SYNTHESIZE_SPARE_BYTES: u64 = 64 << 20;
+
 // --- model: fingerprint
 
 /// Most remembered fingerprints; the oldest go first.
@@ -231,6 +250,14 @@ pub const FINGERPRINT_CACHE_ENTRIES_MAX: usize = 256;
 
 /// Largest remembered fingerprint file, bytes: 1024 shards with long paths.
 pub const FINGERPRINT_CACHE_ENTRY_MAX_BYTES: u64 = 4 << 20;
+
+// --- video: encode
+
+/// Raw frames that wait for the encoder.
+pub const ENCODE_QUEUE_FRAMES: usize = 16;
+
+/// Longest time without progress before encoding is given up.
+pub const ENCODE_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 // --- inputs
 
@@ -244,6 +271,24 @@ pub const TOKENIZER_FILE_MAX_BYTES: u64 = 64 << 20;
 /// Longest prompt with its image tokens, tokens: up to here InternVL3's dynamic RoPE scaling
 /// changes nothing. 16 frames need about 4,300.
 pub const SEQUENCE_MAX_TOKENS: usize = 32_768;
+// --- hunt
+
+/// Most labelled samples of one hunt. The squared distances of all pairs are kept for their median:
+/// 64 MiB a worker at this count.
+pub const HUNT_SAMPLES_MAX: usize = 4096;
+
+/// Most layers that features may have; the deepest InternVL3 has 80.
+pub const HUNT_LAYERS_MAX: usize = 256;
+
+/// Most heads per layer that features may have; the widest InternVL3 has 64.
+pub const HUNT_HEADS_MAX: usize = 256;
+
+/// Most numbers per head: a worker keeps three square matrices of this side, 24 MiB.
+pub const HUNT_HEAD_DIM_MAX: usize = 1024;
+
+/// Most numbers in the features of one hunt, 16 GiB of f32: 28 × 28 heads of 128 numbers under 10
+/// prompts for 4096 samples.
+pub const HUNT_FEATURES_MAX: usize = 1 << 32;
 
 // --- video
 

@@ -1,8 +1,12 @@
 //! Segments, scorer and locator against the reference's values.
 
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{fs, path::PathBuf};
 
 use headhunt::{
+    hunt::calibrate::{CalibrationVideo, calibrate_locator, sigmas, thresholds},
     media::MediaTime,
     profile::{Edge, LocatorParams},
     score::{
@@ -250,4 +254,91 @@ fn events_are_the_references() {
         close(&events, &reference.concat(), 1e-6, &case.to_string());
     }
     assert!(found >= 2, "only {found} events compared");
+}
+
+/// n segments of one frame each, half a second apart.
+fn one_frame_segments(n: usize) -> Vec<SegmentSpan> {
+    (0..n)
+        .map(|i| SegmentSpan {
+            first_frame: i as u64,
+            last_frame: i as u64,
+            start: MediaTime::from_nanos(i as i64 * 500_000_000),
+            end: MediaTime::from_nanos((i as i64 + 1) * 500_000_000),
+            run: 0,
+        })
+        .collect()
+}
+
+#[test]
+fn the_calibration_grid_is_the_references_where_its_smoothing_keeps_the_length() {
+    let file = Tensors::load("temporal.safetensors");
+    let cases = json("temporal.json");
+    close(
+        &sigmas().collect::<Vec<_>>(),
+        &file.f64("cal_sigmas"),
+        1e-12,
+        "sigmas",
+    );
+    let reference_thresholds = file.f64("cal_thresholds");
+    close(
+        &thresholds().collect::<Vec<_>>(),
+        &reference_thresholds,
+        1e-12,
+        "thresholds",
+    );
+    let (mut compared, mut chosen) = (0, 0);
+    for case in cases["calibrate"].as_array().unwrap() {
+        if case["metric"] != "f1" {
+            continue;
+        }
+        let number = &case["case"];
+        let videos: Vec<CalibrationVideo> = (0..case["videos"].as_u64().unwrap())
+            .map(|v| {
+                let labels = file.i64(&format!("cal{number}_labels_{v}"));
+                CalibrationVideo {
+                    name: v.to_string(),
+                    spans: one_frame_segments(labels.len()),
+                    p: file.f64(&format!("cal{number}_scores_{v}")),
+                    truth: (0..)
+                        .zip(&labels)
+                        .filter(|(_, l)| **l == 1)
+                        .map(|(i, _)| (i, i + 1))
+                        .collect(),
+                    has_intervals: true,
+                }
+            })
+            .collect();
+        let fit = calibrate_locator(&videos, Edge::Zero).unwrap();
+        let grid = file.f64(&format!("cal{number}_f1_grid"));
+        assert_eq!(fit.surface.len(), grid.len());
+        let shortest = videos.iter().map(|v| v.p.len()).min().unwrap();
+        let comparable = |sigma: f64| shortest > 2 * radius(sigma);
+        let rows = fit.surface.chunks_exact(81).zip(grid.chunks_exact(81));
+        for (ours, reference) in rows.filter(|(ours, _)| comparable(ours[0].0)) {
+            let f1: Vec<f64> = ours.iter().map(|(_, _, f1)| *f1).collect();
+            close(
+                &f1,
+                reference,
+                1e-12,
+                &format!("case {number}, sigma {}", ours[0].0),
+            );
+            compared += 1;
+        }
+        if sigmas().all(comparable) {
+            close(
+                &[fit.sigma],
+                &[case["sigma"].as_f64().unwrap()],
+                0.0,
+                "best sigma",
+            );
+            close(
+                &[fit.threshold],
+                &[case["threshold"].as_f64().unwrap()],
+                1e-12,
+                "best threshold",
+            );
+            chosen += 1;
+        }
+    }
+    assert_eq!((compared, chosen), (28, 2));
 }

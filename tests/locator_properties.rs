@@ -1,5 +1,8 @@
 //! The streaming locator against the batch locator, over random sequences with gaps.
 
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use headhunt::{
     media::MediaTime,
     profile::{Edge, LocatorParams},

@@ -1,8 +1,80 @@
 //! CLI: the command line, one file per subcommand.
 
+mod calibrate;
+mod common;
+#[cfg(feature = "video")]
+mod demo;
+mod detect;
+mod evaluate;
+mod extract;
+mod hunt;
+mod labelled;
+mod model;
+mod serve;
+
 use std::process::ExitCode;
 
-/// Runs the command that the process's arguments name.
+use clap::Parser;
+
+use crate::error::Kind;
+
+/// Finds anomalies in video with a few attention heads of a frozen InternVL3.
+#[derive(Debug, Parser)]
+#[command(name = "headhunt", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Serve detection over gRPC
+    Serve(serve::Args),
+    /// Score video files
+    Detect(detect::Args),
+    /// Write the features of all heads
+    Extract(extract::Args),
+    /// Rank heads on labelled features
+    Hunt(hunt::Args),
+    /// Make a profile from labelled clips: hunt, fit the scorer, calibrate the locator
+    Calibrate(calibrate::Args),
+    /// Frame-level AUC and AP of score files
+    Evaluate(evaluate::Args),
+    /// Synthesize and inspect checkpoints
+    Model(model::Args),
+    /// The whole job on synthetic clips and random weights; needs no download
+    #[cfg(feature = "video")]
+    Demo(demo::Args),
+}
+
+/// Exit code where the device or a service that was asked for is not there.
+const EXIT_UNAVAILABLE: u8 = 3;
+/// Exit code after Ctrl-C, as shells have it.
+const EXIT_CANCELLED: u8 = 130;
+
+/// Runs the command that the process's arguments name. Exit code 0: done; 1: failed; 2: the
+/// arguments were wrong; 3: the device that was asked for is not there; 130: stopped by a signal.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Detect(args) => detect::run(args),
+        Command::Extract(args) => extract::run(args),
+        Command::Hunt(args) => hunt::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Model(args) => model::run(args),
+        #[cfg(feature = "video")]
+        Command::Demo(args) => demo::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("headhunt: {error:#}");
+            match error.kind() {
+                Kind::Unavailable => ExitCode::from(EXIT_UNAVAILABLE),
+                Kind::Cancelled => ExitCode::from(EXIT_CANCELLED),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
 }

@@ -10,11 +10,13 @@
 //! - [`graph`]: the GStreamer pipeline; [`decode`]: the source that pulls it.
 //! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure.
 //! - [`convert`], [`orient`], [`picture`]: planes to upright RGB.
+//! - [`encode`]: the other way, RGB to H.264, for the demo's clips.
 
 mod boxes;
 mod codec;
 pub mod convert;
 mod decode;
+pub mod encode;
 mod graph;
 mod ledger;
 mod orient;

@@ -1,0 +1,60 @@
+//! Labelled videos from a manifest, for `extract` and `calibrate`.
+
+use std::{io::Read, path::Path};
+
+use crate::{
+    error::{Error, Kind, Result, ResultExt},
+    eval::manifest,
+    pipeline::labelled::LabelledVideo,
+};
+
+/// Largest manifest, bytes: some hundred thousand rows.
+const MANIFEST_MAX_BYTES: u64 = 16 << 20;
+
+/// Reads a manifest; relative paths are relative to its folder. Every video must be there.
+///
+/// What one sample is must be the same for both classes, or heads would be ranked by how far apart
+/// their frames are: a normal clip without intervals is cut into segments, all normal, where any
+/// clip of the manifest has intervals, and is one whole-video sample where none has. `whole_video`
+/// makes every clip one whole-video sample.
+pub fn read_manifest(path: &Path, whole_video: bool) -> Result<Vec<LabelledVideo>> {
+    let shown = path.display();
+    let mut csv = String::new();
+    let file = std::fs::File::open(path)
+        .or_kind(Kind::NotFound, || format!("cannot open the manifest {shown}"))?;
+    file.take(MANIFEST_MAX_BYTES + 1)
+        .read_to_string(&mut csv)
+        .or_kind(Kind::InvalidArgument, || format!("cannot read the manifest {shown} as text"))?;
+    if csv.len() as u64 > MANIFEST_MAX_BYTES {
+        return Err(Error::invalid(format!("the manifest {shown} is larger than 16 MiB")));
+    }
+    let videos = manifest::group(&manifest::parse(&csv)?)?;
+    let segments = !whole_video && videos.iter().any(|v| v.has_intervals);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    videos
+        .into_iter()
+        .map(|video| {
+            let found = folder.join(&video.video);
+            if !found.is_file() {
+                return Err(Error::not_found(format!(
+                    "{shown}, line {}: there is no file {}",
+                    video.line,
+                    found.display()
+                )));
+            }
+            Ok(LabelledVideo {
+                path: found,
+                name: video.name(),
+                anomaly: video.anomaly,
+                intervals_known: segments && (video.has_intervals || !video.anomaly),
+                anomalous: video.intervals,
+            })
+        })
+        .collect()
+}
+
+/// How many samples there are of each class, for people.
+pub fn samples_note(labels: &[bool]) -> String {
+    let anomalous = labels.iter().filter(|&&l| l).count();
+    format!("{} samples, {anomalous} anomalous, {} normal", labels.len(), labels.len() - anomalous)
+}

@@ -1,0 +1,157 @@
+//! Scores files: one JSON object a line,
+//! `{"video": name, "stride": frames per score, "scores": […]}`.
+
+use std::io::{BufRead, Read};
+
+use serde::Deserialize;
+
+use crate::{
+    error::{Error, Kind, Result, ResultExt},
+    limits::SCORES_LINE_MAX_BYTES,
+};
+
+/// One video's scores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VideoScores {
+    /// Its name, as written.
+    pub video: String,
+    /// Consecutive frames that share a score; not 0.
+    pub stride: u64,
+    /// Finite; the i-th is that of the frames `i * stride..(i + 1) * stride`.
+    pub scores: Vec<f64>,
+    /// Line in the file, from 1.
+    pub line: u64,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    video: String,
+    stride: u64,
+    // Some writers say null for NaN.
+    scores: Vec<Option<f64>>,
+}
+
+/// Reads a scores file line by line; empty lines are skipped. After an error it yields nothing more.
+///
+/// `InvalidArgument`, naming the line and, where it can be read, the video: not such an object, a
+/// stride of 0, a score that is NaN, infinite or null. `ResourceExhausted`: a line longer than
+/// [`SCORES_LINE_MAX_BYTES`].
+pub fn read<R: BufRead>(reader: R) -> impl Iterator<Item = Result<VideoScores>> {
+    let mut reader = Some((reader, 0_u64));
+    let mut buffer = Vec::new();
+    std::iter::from_fn(move || {
+        let (source, line) = reader.as_mut()?;
+        let next = next_line(source, line, &mut buffer);
+        if !matches!(next, Ok(Some(_))) {
+            reader = None;
+        }
+        next.transpose()
+    })
+}
+
+fn next_line<R: BufRead>(
+    reader: &mut R,
+    line: &mut u64,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<VideoScores>> {
+    loop {
+        buffer.clear();
+        *line += 1;
+        let read = reader
+            .by_ref()
+            .take(SCORES_LINE_MAX_BYTES + 1)
+            .read_until(b'\n', buffer)
+            .or_kind(Kind::InvalidArgument, || {
+                format!("cannot read line {line} of the scores")
+            })?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if buffer.len() as u64 > SCORES_LINE_MAX_BYTES {
+            return Err(Error::exhausted(format!(
+                "scores, line {line}: longer than {SCORES_LINE_MAX_BYTES} bytes; use a larger stride"
+            )));
+        }
+        if !buffer.trim_ascii().is_empty() {
+            return parse(buffer, *line).map(Some);
+        }
+    }
+}
+
+fn parse(text: &[u8], line: u64) -> Result<VideoScores> {
+    let parsed: Line = match serde_json::from_slice(text) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Python writes NaN and Infinity, which are not JSON: say whose they are.
+            return match serde_json::from_slice(&without_bare_words(text)) {
+                Ok(parsed) => finite(parsed, line),
+                Err(_) => Err(Error::invalid(format!(
+                    "scores, line {line}: not an object with video, stride and scores ({error})"
+                ))),
+            };
+        }
+    };
+    finite(parsed, line)
+}
+
+fn finite(parsed: Line, line: u64) -> Result<VideoScores> {
+    let Line {
+        video,
+        stride,
+        scores,
+    } = parsed;
+    if stride == 0 {
+        return Err(Error::invalid(format!(
+            "scores, line {line}: video {video} has stride 0"
+        )));
+    }
+    let scores = scores
+        .into_iter()
+        .enumerate()
+        .map(|(at, score)| {
+            score.filter(|s| s.is_finite()).ok_or_else(|| {
+                Error::invalid(format!(
+                    "scores, line {line}: score {at} of video {video} is not a finite number"
+                ))
+            })
+        })
+        .collect::<Result<Vec<f64>>>()?;
+    Ok(VideoScores {
+        video,
+        stride,
+        scores,
+        line,
+    })
+}
+
+/// The text with NaN, Infinity and -Infinity outside of strings replaced by null.
+fn without_bare_words(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some((&byte, tail)) = rest.split_first() {
+        if !in_string {
+            let word = [&b"NaN"[..], b"-NaN", b"Infinity", b"-Infinity"]
+                .into_iter()
+                .find(|word| rest.starts_with(word));
+            if let Some(word) = word {
+                out.extend_from_slice(b"null");
+                rest = &rest[word.len()..];
+                continue;
+            }
+        }
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => {
+                if let Some((&escaped, after)) = tail.split_first() {
+                    out.extend_from_slice(&[byte, escaped]);
+                    rest = after;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        out.push(byte);
+        rest = tail;
+    }
+    out
+}

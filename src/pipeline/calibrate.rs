@@ -1,0 +1,165 @@
+//! Calibration: labelled samples of a few clips to a profile. Hunts the heads, fits the scorer,
+//! scores every sample out of fold, and calibrates the locator on those scores.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, json};
+
+use crate::{
+    engine::probe::ProbeInfo,
+    error::{Error, Result},
+    head::{HeadId, HeadSelection},
+    hunt::{
+        self, HuntOptions, HuntResult,
+        calibrate::{CalibrationVideo, LocatorFit, calibrate_locator},
+        folds::out_of_fold,
+    },
+    pipeline::{labelled::LabelledVideo, samples::SampleSet},
+    profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA},
+    score::logistic::{FitOptions, Logistic},
+    segment::SegmentRule,
+};
+
+/// What a calibration is to do.
+#[derive(Clone, Debug)]
+pub struct CalibrateOptions {
+    /// Name of the profile.
+    pub name: String,
+    /// Prompts that heads are ranked over; the first is the scoring prompt.
+    pub prompts: Vec<String>,
+    /// How videos are cut.
+    pub rule: SegmentRule,
+    /// Frames sampled per segment.
+    pub frames_per_segment: usize,
+    /// K and λ.
+    pub hunt: HuntOptions,
+    /// Scorer.
+    pub fit: FitOptions,
+    /// Seed of the folds.
+    pub seed: u64,
+    /// Ends of the smoothed sequence.
+    pub edge: Edge,
+}
+
+/// A finished calibration.
+#[derive(Debug)]
+pub struct Calibration {
+    /// What detection needs.
+    pub profile: Profile,
+    /// Every head's metrics.
+    pub hunt: HuntResult,
+    /// How σ and τ were found.
+    pub locator: LocatorFit,
+    /// Things an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Ranks the heads, fits scorer and locator. `fingerprint` gives the model's for a number of
+/// layers; it is asked once the heads are known.
+pub fn calibrate(
+    set: &SampleSet,
+    videos: &[LabelledVideo],
+    info: &ProbeInfo,
+    fingerprint: impl FnOnce(usize) -> Result<String>,
+    options: &CalibrateOptions,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Calibration> {
+    let labels = set.labels();
+    let names = set.names();
+    let hunted = hunt::hunt(&set.features, &labels, Some(&names), &options.hunt, progress)?;
+    let rows = set.gather(0, &hunted.expert_heads)?;
+    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+    let scorer = Logistic::fit(&rows, &labels, &options.fit)?;
+    let groups: Vec<usize> = set.samples.iter().map(|s| s.video).collect();
+    let p = out_of_fold(&rows, &labels, &groups, options.seed, &options.fit)?;
+    let locator = calibrate_locator(&validation_videos(set, videos, &p)?, options.edge)?;
+
+    let mut warnings = hunted.notes.clone();
+    warnings.extend(locator.warnings.iter().cloned());
+    let layers = HeadSelection::Only(hunted.expert_heads.clone()).layers_needed(info.layers);
+    let profile = Profile {
+        schema: SCHEMA,
+        name: options.name.clone(),
+        created_unix_s: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_err(|e| Error::internal("the clock stands before 1970").with_source(e))?
+            .as_secs(),
+        model: ModelBinding {
+            name: info.name.clone(),
+            fingerprint: fingerprint(layers)?,
+            head_dim: info.head_dim,
+            device: info.device.clone(),
+            dtype: info.dtype.clone(),
+        },
+        segment: options.rule,
+        frames_per_segment: options.frames_per_segment,
+        heads: hunted.expert_heads.clone(),
+        hunt_prompts: options.prompts.clone(),
+        scoring_prompts: options.prompts.iter().take(1).cloned().collect(),
+        scorer: scorer.into(),
+        locator: LocatorParams {
+            sigma: locator.sigma,
+            threshold: locator.threshold,
+            edge: options.edge,
+            event_bridge_s: None,
+        },
+        notes: notes(set, videos, options, &hunted, &locator, &warnings),
+    };
+    Ok(Calibration { profile, hunt: hunted, locator, warnings })
+}
+
+/// Videos with known intervals, each with the out-of-fold p of its segments in order.
+fn validation_videos(
+    set: &SampleSet,
+    videos: &[LabelledVideo],
+    p: &[f64],
+) -> Result<Vec<CalibrationVideo>> {
+    let mut found: Vec<CalibrationVideo> = videos
+        .iter()
+        .map(|v| CalibrationVideo {
+            name: v.name.clone(),
+            spans: Vec::new(),
+            p: Vec::new(),
+            truth: v.anomalous.clone(),
+            has_intervals: v.intervals_known,
+        })
+        .collect();
+    for (sample, &p) in set.samples.iter().zip(p) {
+        if let Some(span) = &sample.span {
+            let video = found.get_mut(sample.video).ok_or_else(|| {
+                Error::internal(format!("sample {} belongs to no video", sample.name))
+            })?;
+            video.spans.push(span.clone());
+            video.p.push(p);
+        }
+    }
+    found.retain(|v| !v.spans.is_empty());
+    Ok(found)
+}
+
+fn notes(
+    set: &SampleSet,
+    videos: &[LabelledVideo],
+    options: &CalibrateOptions,
+    hunted: &HuntResult,
+    locator: &LocatorFit,
+    warnings: &[String],
+) -> Map<String, serde_json::Value> {
+    let rss = |id: &HeadId| hunted.rss.get(id.layer * hunted.heads + id.head).copied();
+    let value = json!({
+        "videos": videos.len(),
+        "samples": set.samples.len(),
+        "anomalous_samples": set.samples.iter().filter(|s| s.anomaly).count(),
+        "lambda": options.hunt.lambda,
+        "c": options.fit.c,
+        "penalize_intercept": options.fit.penalize_intercept,
+        "seed": options.seed,
+        "expert_head_rss": hunted.expert_heads.iter().map(rss).collect::<Vec<_>>(),
+        "validation_frame_f1": locator.f1,
+        "warnings": warnings,
+    });
+    match value {
+        serde_json::Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
