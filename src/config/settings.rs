@@ -187,8 +187,8 @@ pub struct ShutdownSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {
-    /// tracing filter directives.
-    pub filter: String,
+    /// A level, or tracing directives.
+    pub level: String,
     /// How lines look.
     pub format: LogFormat,
 }

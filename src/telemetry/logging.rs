@@ -31,9 +31,9 @@ pub fn init(filter: &str, json: bool) -> Result<()> {
 fn parse(filter: &str) -> Result<EnvFilter> {
     EnvFilter::builder().parse(filter).map_err(|e| {
         Error::invalid(format!(
-            "log.filter `{filter}` cannot be read ({e}); use a level or directives such as info,headhunt=debug"
+            "log.level `{filter}` cannot be read ({e}); use a level or directives such as info,headhunt=debug"
         ))
-        .with_field("log.filter")
+        .with_field("log.level")
     })
 }
 
@@ -46,7 +46,7 @@ mod tests {
         assert!(parse("info").is_ok());
         assert!(parse("warn,headhunt=debug").is_ok());
         let error = parse("headhunt=loud").unwrap_err();
-        assert_eq!(error.field(), Some("log.filter"));
+        assert_eq!(error.field(), Some("log.level"));
         assert!(error.message().contains("headhunt=loud"));
     }
 }

@@ -1,0 +1,290 @@
+//! `headhunt serve`: plugs settings, model, engine and decoder into the server.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{DeviceChoice, Environment, LogFormat, Overrides, Settings},
+    engine::{Engine, EngineConfig, EngineHandle, probe::HeadProbe},
+    error::{Error, Kind, Result, ResultExt as _},
+    model::{
+        DeviceSpec, InternVl, LoadOptions,
+        config::ModelConfig,
+        hub::{self, HubOptions},
+    },
+    profile::{Profile, ProfileStore},
+    rpc::{self, OpenMedia, Parts, Profiles},
+    telemetry::{exporter, logging, shutdown},
+};
+
+/// Threads that do not end by themselves are left behind after this.
+const RUNTIME_END: Duration = Duration::from_secs(5);
+
+/// Serves detection over gRPC.
+///
+/// Every setting has a default; `config/default.toml` in the source lists and explains them. A
+/// file, HEADHUNT__SECTION__KEY environment variables and these flags override them, in this order.
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// TOML file with the settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Checkpoint: a directory, or a hub id such as OpenGVLab/InternVL3-8B-hf
+    #[arg(long, value_name = "DIR|ID")]
+    pub model: Option<String>,
+
+    /// Profile to serve, instead of a profile directory
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<String>,
+
+    /// Address of the gRPC service
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// Address of the Prometheus exporter
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+
+    /// Print the built-in settings with their documentation, and exit
+    #[arg(long)]
+    pub print_defaults: bool,
+}
+
+/// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
+///
+/// Fails where a setting is refused, the model or the active profile cannot be used, or an address
+/// is taken.
+pub fn run(args: Args) -> Result<()> {
+    if args.print_defaults {
+        print!("{}", crate::config::DEFAULTS);
+        return Ok(());
+    }
+    let environment = Environment::of_process();
+    let overrides = Overrides {
+        listen: args.listen,
+        metrics_listen: args.metrics_listen,
+        model: args.model,
+        device: args.device,
+        profile: args.profile,
+    };
+    let settings = Settings::load_from(args.config.as_deref(), &environment, &overrides)?;
+    logging::init(&settings.log.level, settings.log.format == LogFormat::Json)?;
+    let media = decoder(&settings)?;
+    let found = Found::read(&settings)?;
+
+    let runtime = Runtime::new().or_kind(Kind::Internal, || "cannot start the runtime".into())?;
+    // Addresses first: that one is taken should not be learnt after minutes of loading.
+    let listener = runtime.block_on(listen(&settings))?;
+    let probe = load(&settings, &environment, &found)?;
+    let config = engine_config(&settings, &probe.info().device, &found);
+    let engine = Engine::start(Box::new(probe), config)?;
+    let served = runtime.block_on(serve(&settings, engine.handle(), found, media, listener));
+    let stopped = engine.shutdown();
+    runtime.shutdown_timeout(RUNTIME_END);
+    served.and(stopped)
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener> {
+    if let Some(address) = settings.server.metrics_listen {
+        exporter::start(address)?;
+        tracing::info!(%address, "metrics at /metrics");
+    }
+    let address = settings.server.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .or_kind(Kind::Unavailable, || {
+            format!("cannot listen at server.listen = {address}")
+        })?;
+    let bound = listener.local_addr().unwrap_or(address);
+    tracing::info!(address = %bound, "listening; serving begins after the warm-up pass");
+    if !bound.ip().is_loopback() {
+        tracing::warn!(address = %bound, "no TLS and no authentication: whoever reaches this address may use it");
+    }
+    Ok(listener)
+}
+
+async fn serve(
+    settings: &Settings,
+    engine: EngineHandle,
+    found: Found,
+    media: Arc<dyn OpenMedia>,
+    listener: TcpListener,
+) -> Result<()> {
+    let shutdown = CancellationToken::new();
+    let signals = tokio::spawn(end_on_signal(shutdown.clone()));
+    let profiles = tokio::select! {
+        checked = Profiles::check(&found.active, found.profiles, &engine) => checked?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let active = profiles.active();
+    tracing::info!(
+        profile = active.name(),
+        version = active.version(),
+        model = engine.info().name,
+        device = engine.info().device,
+        "ready"
+    );
+    let parts = Parts {
+        engine,
+        profiles,
+        media,
+    };
+    let served = rpc::serve(settings, parts, listener, shutdown).await;
+    signals.abort();
+    served
+}
+
+async fn end_on_signal(shutdown: CancellationToken) {
+    match shutdown::signalled().await {
+        Ok(signal) => tracing::info!(signal, "ending"),
+        Err(error) => tracing::error!("signals cannot be waited for: {error:#}"),
+    }
+    shutdown.cancel();
+    if let Ok(signal) = shutdown::signalled().await {
+        tracing::warn!(signal, "ending at once");
+        std::process::exit(130);
+    }
+}
+
+/// Profiles as they lie on disk, before they are compared with the model.
+struct Found {
+    active: String,
+    profiles: Vec<(String, Result<Arc<Profile>>)>,
+}
+
+impl Found {
+    fn read(settings: &Settings) -> Result<Found> {
+        let places = &settings.profiles;
+        if let Some(file) = &places.file {
+            let profile = Profile::load(file)?;
+            return Ok(Found {
+                active: profile.name.clone(),
+                profiles: vec![(profile.name.clone(), Ok(Arc::new(profile)))],
+            });
+        }
+        let (Some(dir), Some(active)) = (&places.dir, &places.active) else {
+            return Err(Error::invalid(
+                "no profile: set profiles.file (or --profile), or profiles.dir and profiles.active; `headhunt calibrate` makes one",
+            ));
+        };
+        let entries = ProfileStore::open(dir, None)?.list()?;
+        Ok(Found {
+            active: active.clone(),
+            profiles: entries
+                .into_iter()
+                .map(|entry| (entry.name, entry.profile))
+                .collect(),
+        })
+    }
+
+    fn usable(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles
+            .iter()
+            .filter_map(|(_, profile)| profile.as_deref().ok())
+    }
+
+    /// Layers to load: down to the deepest head of any profile that this model could have.
+    fn layers(&self, of_model: usize) -> Option<usize> {
+        self.usable()
+            .map(Profile::layers_needed)
+            .filter(|layers| *layers <= of_model)
+            .max()
+    }
+}
+
+fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result<InternVl> {
+    let name = settings.model.path.as_deref().ok_or_else(|| {
+        Error::invalid("no model: set model.path, or --model, to a directory or a hub id")
+            .with_field("model.path")
+    })?;
+    let hub = environment.hub()?;
+    let dir = hub::resolve(
+        name,
+        &HubOptions {
+            endpoint: Some(hub.endpoint),
+            token: hub.token,
+            ..HubOptions::default()
+        },
+    )?;
+    let resident_layers = found.layers(ModelConfig::load(&dir)?.text.layers);
+    let device = match settings.model.device {
+        DeviceChoice::Auto => DeviceSpec::Auto,
+        DeviceChoice::Cpu => DeviceSpec::Cpu,
+        DeviceChoice::Cuda(n) => DeviceSpec::Cuda(n),
+    };
+    tracing::info!(model = name, ?device, ?resident_layers, "loading");
+    let began = std::time::Instant::now();
+    let model = InternVl::load(
+        &dir,
+        &LoadOptions {
+            device,
+            resident_layers,
+        },
+    )?;
+    tracing::info!(
+        took = ?began.elapsed(),
+        device = model.info().device,
+        dtype = model.info().dtype,
+        "loaded"
+    );
+    Ok(model)
+}
+
+fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConfig {
+    let set = &settings.engine;
+    let suited = EngineConfig::for_device(device);
+    let active = found.usable().find(|profile| profile.name == found.active);
+    EngineConfig {
+        queue_capacity: set.queue_capacity_segments,
+        max_batch: match set.max_batch_segments {
+            0 => suited.max_batch,
+            n => n,
+        },
+        batch_wait: set.batch_wait,
+        max_queue_wait: set.max_queue_wait,
+        stall_after: set.heartbeat_timeout,
+        warm_up_prompts: active.map_or_else(
+            || suited.warm_up_prompts.clone(),
+            |profile| profile.scoring_prompts.clone(),
+        ),
+        ..suited
+    }
+}
+
+#[cfg(feature = "video")]
+fn decoder(settings: &Settings) -> Result<Arc<dyn OpenMedia>> {
+    let set = &settings.video;
+    let defaults = crate::video::VideoLimits::default();
+    let spool_dir = set.spool_dir.clone().unwrap_or(defaults.spool_dir);
+    if !spool_dir.is_dir() {
+        return Err(Error::not_found(format!(
+            "video.spool_dir = {} is no directory",
+            spool_dir.display()
+        ))
+        .with_field("video.spool_dir"));
+    }
+    Ok(Arc::new(rpc::VideoMedia {
+        limits: crate::video::VideoLimits {
+            max_pixels: set.max_pixels,
+            max_side: set.max_side,
+            spool_dir,
+            spool_max_bytes: set.spool_max_bytes,
+            stall_timeout: set.stall_timeout,
+        },
+    }))
+}
+
+/// This build cannot decode.
+#[cfg(not(feature = "video"))]
+fn decoder(_: &Settings) -> Result<Arc<dyn OpenMedia>> {
+    Err(Error::unimplemented(
+        "this binary was built without the `video` feature and cannot serve uploads",
+    ))
+}
