@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 
+#[cfg(feature = "video")]
+#[path = "grpc_server/binary.rs"]
+mod binary;
 mod common;
 
 use std::time::Duration;

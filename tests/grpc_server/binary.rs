@@ -1,0 +1,177 @@
+//! The binary itself: `headhunt serve` with a real (tiny) checkpoint and a profile file.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use headhunt::{
+    head::HeadId,
+    model::{config::ModelConfig, fingerprint::fingerprint},
+    profile::Profile,
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::common::{
+    clips,
+    detect::{detect, open},
+    eventually,
+    server::{Client, profile},
+    within,
+};
+
+fn checkpoint() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoints/tiny/hf")
+}
+
+/// A profile for the tiny checkpoint; its scores mean nothing.
+fn fitting() -> Profile {
+    let dir = checkpoint();
+    let config = ModelConfig::load(&dir).unwrap();
+    let mut profile = profile("tiny");
+    profile.heads = vec![HeadId { layer: 0, head: 1 }, HeadId { layer: 1, head: 0 }];
+    profile.model.fingerprint = fingerprint(&dir, profile.layers_needed()).unwrap();
+    profile.model.head_dim = config.text.head_dim;
+    profile.scorer.weights = vec![0.1; profile.heads.len() * config.text.head_dim];
+    profile
+}
+
+fn headhunt(profile: &Profile, dir: &Path) -> Command {
+    listening(profile, dir, "127.0.0.1:0")
+}
+
+fn listening(profile: &Profile, dir: &Path, listen: &str) -> Command {
+    let file = dir.join("tiny.json");
+    profile.save(&file).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headhunt"));
+    command
+        .args(["serve", "--device", "cpu", "--listen", listen])
+        .arg("--model")
+        .arg(checkpoint())
+        .arg("--profile")
+        .arg(file)
+        .env("HEADHUNT__SERVER__METRICS_LISTEN", "")
+        .env("HEADHUNT__LOG__FORMAT", "json")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = headhunt(&fitting(), dir.path()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut running = Running(child);
+    let address = loop {
+        let mut line = String::new();
+        assert!(
+            log.read_line(&mut line).unwrap() > 0,
+            "it ended before it listened"
+        );
+        let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let fields = &entry["fields"];
+        if fields["message"].as_str().unwrap().starts_with("listening") {
+            break fields["address"].as_str().unwrap().to_owned();
+        }
+    };
+    let rest = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_lazy();
+    let mut health = HealthClient::new(channel.clone());
+    eventually("serving", || {
+        let mut health = health.clone();
+        async move {
+            let response = health.check(HealthCheckRequest::default()).await;
+            response.is_ok_and(|r| r.into_inner().status() == ServingStatus::Serving)
+        }
+    })
+    .await;
+    let mut client = Client::new(channel);
+    let bytes = clips::h264(110, 160, 120, "mp4mux");
+    let seen = detect(&mut client, open("tiny"), &bytes, 50_000)
+        .await
+        .unwrap();
+    seen.check_frames(110);
+    let info = within(
+        "info",
+        client.get_info(headhunt::rpc::proto::GetInfoRequest {}),
+    )
+    .await
+    .unwrap()
+    .into_inner();
+    let model = info.model.unwrap();
+    assert_eq!(
+        (model.device.as_str(), model.dtype.as_str()),
+        ("cpu", "f32")
+    );
+    assert_eq!(model.resident_layers, 2);
+    assert_eq!(info.active_profile, "tiny");
+
+    let pid = running.0.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = tokio::task::spawn_blocking(move || running.0.wait().unwrap());
+    let status = within("the end", ended).await.unwrap();
+    let log = rest.join().unwrap();
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.contains("SIGTERM"), "{log}");
+    drop(
+        health
+            .check(HealthCheckRequest::default())
+            .await
+            .unwrap_err(),
+    );
+}
+
+/// Runs it to its end.
+fn refused(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert!(!status.success(), "{text}");
+    text
+}
+
+#[test]
+fn what_cannot_be_served_ends_the_binary_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = fitting();
+    other.model.fingerprint = "0".repeat(64);
+    let text = refused(&mut headhunt(&other, dir.path()));
+    assert!(
+        text.contains("active profile `tiny`") && text.contains("fingerprint"),
+        "{text}"
+    );
+
+    let mut command = headhunt(&fitting(), dir.path());
+    let text = refused(command.env("HEADHUNT__ENGINE__MAX_BACH", "2"));
+    assert!(text.contains("`engine.max_bach`"), "{text}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = refused(&mut listening(&fitting(), dir.path(), &address));
+    assert!(text.contains(&address), "{text}");
+}
