@@ -57,7 +57,7 @@ impl Mp4Writer {
         // RGB rows without padding, whatever their width.
         let frame_bytes = width as usize * height as usize * 3;
         let convert = element("videoconvert", "gstreamer1.0-plugins-base")?.build();
-        let filter = element("capsfilter", "gstreamer1.0")?.property("caps", &i420).build();
+        let filter = element("capsfilter", "gstreamer1.0")?.property("caps", i420).build();
         let encoder = element("x264enc", "gstreamer1.0-plugins-ugly")?
             .property_from_str("pass", "qual")
             .property("quantizer", 21u32)
@@ -68,7 +68,7 @@ impl Mp4Writer {
         let muxer = element("mp4mux", "gstreamer1.0-plugins-good")?
             .property("faststart", true)
             .build();
-        let sink = element("filesink", "gstreamer1.0")?.property("location", location).build();
+        let sink = element("filesink", "gstreamer1.0")?.property("location", location.to_owned()).build();
         let [convert, filter, encoder, muxer, sink] = [convert, filter, encoder, muxer, sink]
             .map(|built| {
                 built.or_kind(Kind::FailedPrecondition, || {
