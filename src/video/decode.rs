@@ -35,6 +35,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(VIDEO_POLL_MILLIS);
 /// After its input has ended, a demuxer that has shown no video track by then has none.
 const LAST_TRACKS: Duration = Duration::from_secs(1);
+/// Media that ends this long before its declared end is not whole; less may be rounding.
+const MISSING_END: Duration = Duration::from_secs(1);
 
 /// A [`MediaSource`] over a GStreamer pipeline.
 pub(crate) struct Decoder {
@@ -47,6 +49,8 @@ pub(crate) struct Decoder {
     cancel: CancellationToken,
     timeline: Timeline,
     format: Option<(gst::Caps, Arc<PictureFormat>)>,
+    /// How long the container says that the media lasts.
+    declared: Option<Duration>,
     /// Events that belong together; at most three.
     ready: VecDeque<MediaEvent>,
     end: Option<End>,
@@ -65,17 +69,18 @@ impl Decoder {
         cancel: CancellationToken,
     ) -> Result<Self> {
         let container = feed.container;
+        let start = |source: Source<'_>| Graph::start(source, container, feed.fragmented, limits);
         let (graph, spool, pump) = match feed.origin {
             Origin::File(path) => {
-                let graph = Graph::start(Source::Path(&path), container, limits)?;
+                let graph = start(Source::Path(&path))?;
                 (graph, None, None)
             }
             Origin::Spooled(spool) => {
-                let graph = Graph::start(Source::Path(&spool.path()), container, limits)?;
+                let graph = start(Source::Path(&spool.path()))?;
                 (graph, Some(spool), None)
             }
             Origin::Stream(stream) => {
-                let graph = Graph::start(Source::Pushed, container, limits)?;
+                let graph = start(Source::Pushed)?;
                 let pump = Pump {
                     chunks: stream.chunks,
                     gathered: stream.head,
@@ -93,6 +98,7 @@ impl Decoder {
             cancel,
             timeline: Timeline::default(),
             format: None,
+            declared: None,
             ready: VecDeque::new(),
             end: None,
         })
@@ -121,7 +127,12 @@ impl Decoder {
                 break;
             }
             if self.graph.sink.is_eos() {
-                self.finish()?;
+                // The fault may have come just before the end of stream.
+                if self.graph.shared.state().fault.is_some() {
+                    self.finish_broken()?;
+                } else {
+                    self.finish()?;
+                }
                 break;
             }
             wait = POLL;
@@ -221,6 +232,7 @@ impl Decoder {
         let duration = buffer.duration().map(Duration::from);
         if self.timeline.frames() == 0 {
             self.timeline = Timeline::new(format.fps());
+            self.declared = self.graph.declared_duration().map(Duration::from);
             self.ready.push_back(MediaEvent::Opened(self.info(&format)));
         }
         let before = self.timeline.last_duration();
@@ -290,8 +302,22 @@ impl Decoder {
             return Err(no_frames(state.ledger.entered()));
         }
         let lost = state.ledger.rest(self.end_on_input_clock());
+        let reached = Duration::from_nanos(state.reached);
         drop(state);
-        if lost > 0 {
+        let missing = self
+            .declared
+            .map_or(Duration::ZERO, |d| d.saturating_sub(reached));
+        if missing > MISSING_END {
+            let frame = self.timeline.last_duration().as_nanos().max(1);
+            let frames = u64::try_from(missing.as_nanos() / frame).unwrap_or(u64::MAX);
+            self.push_last_gap(
+                lost.saturating_add(frames),
+                format!(
+                    "the media ends {:.3} s before its declared end: it is truncated or damaged",
+                    missing.as_secs_f64()
+                ),
+            );
+        } else if lost > 0 {
             let detail = "the last frames could not be decoded".to_owned();
             self.push_last_gap(lost, detail);
         }

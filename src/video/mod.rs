@@ -8,12 +8,14 @@
 //! - [`spool`]: the capped temporary file for those that cannot.
 //! - [`codec`]: which parser and decoder.
 //! - [`graph`]: the GStreamer pipeline; [`decode`]: the source that pulls it.
-//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure.
+//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure. [`damage`]: what
+//!   demuxers only log.
 //! - [`convert`], [`orient`], [`picture`]: planes to upright RGB.
 
 mod boxes;
 mod codec;
 pub mod convert;
+mod damage;
 mod decode;
 mod graph;
 mod ledger;

@@ -25,6 +25,8 @@ const POLL: Duration = Duration::from_millis(VIDEO_POLL_MILLIS);
 /// A source of encoded bytes whose container is known.
 pub(crate) struct Feed {
     pub(crate) container: Container,
+    /// A fragmented MP4.
+    pub(crate) fragmented: bool,
     pub(crate) origin: Origin,
 }
 
@@ -58,11 +60,10 @@ impl Feed {
                 Error::data_loss(format!("cannot read {}: {e}", path.display())).with_source(e)
             })?;
         let container = known(sniff::sniff(&head, true)?)?;
-        if container == Container::Mp4 {
-            boxes::require_index(&mut file)?;
-        }
+        let fragmented = container == Container::Mp4 && boxes::require_index(&mut file)?;
         Ok(Feed {
             container,
+            fragmented,
             origin: Origin::File(path.to_path_buf()),
         })
     }
@@ -86,22 +87,38 @@ impl Feed {
             }
             ended = !intake.append(&mut head)?;
         };
+        if container == Container::Avi {
+            // Its demuxer is reliable with random access only.
+            return Ok(Feed {
+                container,
+                fragmented: false,
+                origin: Origin::Spooled(intake.spool(&head, ended)?),
+            });
+        }
+        let mut fragmented = false;
         if container == Container::Mp4 {
             let mut layout = boxes::layout(&head);
             while layout.is_none() && !ended && head.len() < SNIFF_MAX_BYTES {
                 ended = !intake.append(&mut head)?;
                 layout = boxes::layout(&head);
             }
-            if layout != Some(Layout::IndexFirst) {
-                let spool = intake.spool(head, ended)?;
-                return Ok(Feed {
-                    container,
-                    origin: Origin::Spooled(spool),
-                });
+            match layout {
+                Some(Layout::IndexFirst { fragmented: is }) => fragmented = is,
+                // An index that large has sample tables, so there are no fragments.
+                None if !ended && boxes::index_first(&head) => {}
+                Some(Layout::IndexLast) | None => {
+                    let mut spool = intake.spool(&head, ended)?;
+                    return Ok(Feed {
+                        container,
+                        fragmented: boxes::require_index(spool.file_mut())?,
+                        origin: Origin::Spooled(spool),
+                    });
+                }
             }
         }
         Ok(Feed {
             container,
+            fragmented,
             origin: Origin::Stream(Stream {
                 chunks: intake.chunks,
                 head,
@@ -153,16 +170,14 @@ impl Intake<'_> {
     }
 
     /// Stores `head` and all that follows.
-    fn spool(&mut self, head: Vec<u8>, ended: bool) -> Result<Spool> {
+    fn spool(&mut self, head: &[u8], ended: bool) -> Result<Spool> {
         let mut spool = Spool::create(&self.limits.spool_dir, self.limits.spool_max_bytes)?;
-        spool.write(&head)?;
-        drop(head);
+        spool.write(head)?;
         if !ended {
             while let Some(bytes) = self.next()? {
                 spool.write(&bytes)?;
             }
         }
-        boxes::require_index(spool.file_mut())?;
         Ok(spool)
     }
 }
