@@ -68,9 +68,10 @@ pub(crate) fn layout(start: &[u8]) -> Option<Layout> {
     }
 }
 
-/// Whether the index is known to come before the media.
-pub(crate) fn index_first(start: &[u8]) -> bool {
-    matches!(first_index(start), Some(Some(_)))
+/// Where the index ends if it comes before the media, bytes from the start.
+pub(crate) fn index_end(start: &[u8]) -> Option<u64> {
+    let (at, index) = first_index(start)??;
+    (at as u64).checked_add(index.size?)
 }
 
 /// The index and where it begins if it comes before the media; `None` inside if it does not.
@@ -211,6 +212,7 @@ mod tests {
         );
         for (moov, fragmented) in [(plain, false), (fragments, true)] {
             let before = [boxed(b"ftyp", 24), boxed(b"free", 100)].concat();
+            let index_ends = (before.len() + moov.len()) as u64;
             let file = [before.clone(), moov, boxed(b"mdat", 10)].concat();
             let expected = Some(Layout::IndexFirst { fragmented });
             assert_eq!(layout(&file), expected);
@@ -219,7 +221,8 @@ mod tests {
             for n in 0..file.len() {
                 let part = layout(&file[..n]);
                 assert!(part.is_none() || part == expected, "{n} bytes: {part:?}");
-                assert_eq!(index_first(&file[..n]), n >= before.len() + 8, "{n} bytes");
+                let end = (n >= before.len() + 8).then_some(index_ends);
+                assert_eq!(index_end(&file[..n]), end, "{n} bytes");
             }
         }
     }

@@ -22,6 +22,7 @@ use super::{
     damage,
     ledger::Ledger,
     orient::Orientation,
+    reservoir::Reservoir,
     sniff::Container,
 };
 use crate::{
@@ -111,6 +112,8 @@ pub(crate) enum Source<'a> {
     Path(&'a Path),
     /// Bytes that are pushed.
     Pushed,
+    /// Random access to bytes that arrive.
+    Growing(&'a Arc<Reservoir>),
 }
 
 /// A running pipeline. Stopped when dropped.
@@ -235,7 +238,7 @@ fn make_source(source: Source<'_>) -> Result<(gst::Element, Option<gst_app::AppS
             element.set_property("location", location);
             Ok((element, None))
         }
-        Source::Pushed => {
+        Source::Pushed | Source::Growing(_) => {
             let element = codec::make("appsrc", BASE)?;
             let src = element
                 .clone()
@@ -245,6 +248,9 @@ fn make_source(source: Source<'_>) -> Result<(gst::Element, Option<gst_app::AppS
             src.set_stream_type(gst_app::AppStreamType::Stream);
             src.set_max_bytes(UPLOAD_QUEUE_BYTES);
             src.set_block(false);
+            if let Source::Growing(reservoir) = source {
+                reservoir.serve(&src);
+            }
             Ok((element, Some(src)))
         }
     }

@@ -5,7 +5,8 @@
 //! by its magic bytes, and the demuxer, parser and decoder come from an allow-list.
 //!
 //! - [`sniff`], [`boxes`]: which container, and whether it can be decoded while it arrives.
-//! - [`spool`]: the capped temporary file for those that cannot.
+//! - [`spool`], [`reservoir`]: the capped temporary file for those that need random access, read
+//!   when it is whole or while it grows.
 //! - [`codec`]: which parser and decoder.
 //! - [`graph`]: the GStreamer pipeline; [`decode`]: the source that pulls it.
 //! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure. [`damage`]: what
@@ -21,6 +22,7 @@ mod graph;
 mod ledger;
 mod orient;
 mod picture;
+mod reservoir;
 mod sniff;
 mod spool;
 pub mod timeline;

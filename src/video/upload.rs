@@ -37,6 +37,13 @@ pub(crate) enum Origin {
     Spooled(Spool),
     /// As it arrives.
     Stream(Stream),
+    /// As it arrives, with random access to what has: it is stored here.
+    Growing {
+        spool: Spool,
+        /// Where the MP4's index ends, bytes.
+        index_end: u64,
+        stream: Stream,
+    },
 }
 
 /// An upload of which the first bytes have been read.
@@ -95,36 +102,31 @@ impl Feed {
                 origin: Origin::Spooled(intake.spool(&head, ended)?),
             });
         }
-        let mut fragmented = false;
-        if container == Container::Mp4 {
-            let mut layout = boxes::layout(&head);
-            while layout.is_none() && !ended && head.len() < SNIFF_MAX_BYTES {
-                ended = !intake.append(&mut head)?;
-                layout = boxes::layout(&head);
+        if container != Container::Mp4 {
+            return Ok(intake.stream(container, head, ended));
+        }
+        let mut layout = boxes::layout(&head);
+        while layout.is_none() && !ended && head.len() < SNIFF_MAX_BYTES {
+            ended = !intake.append(&mut head)?;
+            layout = boxes::layout(&head);
+        }
+        match layout {
+            Some(Layout::IndexFirst { fragmented }) => {
+                intake.growing(container, fragmented, head, ended)
             }
-            match layout {
-                Some(Layout::IndexFirst { fragmented: is }) => fragmented = is,
-                // An index that large has sample tables, so there are no fragments.
-                None if !ended && boxes::index_first(&head) => {}
-                Some(Layout::IndexLast) | None => {
-                    let mut spool = intake.spool(&head, ended)?;
-                    return Ok(Feed {
-                        container,
-                        fragmented: boxes::require_index(spool.file_mut())?,
-                        origin: Origin::Spooled(spool),
-                    });
-                }
+            // An index too large to be seen whole has sample tables, so there are no fragments.
+            None if !ended && boxes::index_end(&head).is_some() => {
+                intake.growing(container, false, head, ended)
+            }
+            Some(Layout::IndexLast) | None => {
+                let mut spool = intake.spool(&head, ended)?;
+                Ok(Feed {
+                    container,
+                    fragmented: boxes::require_index(spool.file_mut())?,
+                    origin: Origin::Spooled(spool),
+                })
             }
         }
-        Ok(Feed {
-            container,
-            fragmented,
-            origin: Origin::Stream(Stream {
-                chunks: intake.chunks,
-                head,
-                ended,
-            }),
-        })
     }
 }
 
@@ -166,6 +168,42 @@ impl Intake<'_> {
                 true
             }
             None => false,
+        })
+    }
+
+    fn stream(self, container: Container, head: Vec<u8>, ended: bool) -> Feed {
+        Feed {
+            container,
+            fragmented: false,
+            origin: Origin::Stream(Stream {
+                chunks: self.chunks,
+                head,
+                ended,
+            }),
+        }
+    }
+
+    fn growing(
+        self,
+        container: Container,
+        fragmented: bool,
+        head: Vec<u8>,
+        ended: bool,
+    ) -> Result<Feed> {
+        let index_end = boxes::index_end(&head).unwrap_or(u64::MAX);
+        let spool = Spool::create(&self.limits.spool_dir, self.limits.spool_max_bytes)?;
+        Ok(Feed {
+            container,
+            fragmented,
+            origin: Origin::Growing {
+                spool,
+                index_end,
+                stream: Stream {
+                    chunks: self.chunks,
+                    head,
+                    ended,
+                },
+            },
         })
     }
 
