@@ -19,10 +19,11 @@ use super::{
     graph::{Fault, Graph, Source, running_time},
     ledger::Loss,
     picture::{GstPicture, PictureFormat},
+    reservoir::Reservoir,
     sniff::Container,
     spool::Spool,
     timeline::{Placed, Raw, Timeline},
-    upload::{self, Feed, Origin},
+    upload::{self, Feed, Origin, Stream},
 };
 use crate::{
     error::{Error, Result},
@@ -36,6 +37,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(VIDEO_POLL_MILLIS);
 /// After its input has ended, a demuxer that has shown no video track by then has none.
 const LAST_TRACKS: Duration = Duration::from_secs(1);
+/// Media that ends this long before its declared end is not whole; less may be rounding.
+const MISSING_END: Duration = Duration::from_secs(1);
 
 /// A [`MediaSource`] over a GStreamer pipeline.
 pub(crate) struct Decoder {
@@ -48,6 +51,8 @@ pub(crate) struct Decoder {
     cancel: CancellationToken,
     timeline: Timeline,
     format: Option<(gst::Caps, Arc<PictureFormat>)>,
+    /// How long the container says that the media lasts.
+    declared: Option<Duration>,
     /// Events that belong together; at most three.
     ready: VecDeque<MediaEvent>,
     end: Option<End>,
@@ -66,23 +71,26 @@ impl Decoder {
         cancel: CancellationToken,
     ) -> Result<Self> {
         let container = feed.container;
+        let start = |source: Source<'_>| Graph::start(source, container, feed.fragmented, limits);
+        let pump = |stream: Stream, to: Option<Arc<Reservoir>>| Pump {
+            chunks: stream.chunks,
+            gathered: stream.head,
+            ended: stream.ended,
+            container,
+            reservoir: to,
+        };
         let (graph, spool, pump) = match feed.origin {
-            Origin::File(path) => {
-                let graph = Graph::start(Source::Path(&path), container, limits)?;
-                (graph, None, None)
-            }
-            Origin::Spooled(spool) => {
-                let graph = Graph::start(Source::Path(&spool.path()), container, limits)?;
-                (graph, Some(spool), None)
-            }
-            Origin::Stream(stream) => {
-                let graph = Graph::start(Source::Pushed, container, limits)?;
-                let pump = Pump {
-                    chunks: stream.chunks,
-                    gathered: stream.head,
-                    ended: stream.ended,
-                };
-                (graph, None, Some(pump))
+            Origin::File(path) => (start(Source::Path(&path))?, None, None),
+            Origin::Spooled(spool) => (start(Source::Path(&spool.path()))?, Some(spool), None),
+            Origin::Stream(stream) => (start(Source::Pushed)?, None, Some(pump(stream, None))),
+            Origin::Growing {
+                spool,
+                index_end,
+                stream,
+            } => {
+                let reservoir = Reservoir::new(spool, index_end);
+                let graph = start(Source::Growing(&reservoir))?;
+                (graph, None, Some(pump(stream, Some(reservoir))))
             }
         };
         Ok(Decoder {
@@ -94,6 +102,7 @@ impl Decoder {
             cancel,
             timeline: Timeline::default(),
             format: None,
+            declared: None,
             ready: VecDeque::new(),
             end: None,
         })
@@ -122,7 +131,12 @@ impl Decoder {
                 break;
             }
             if self.graph.sink.is_eos() {
-                self.finish()?;
+                // The fault may have come just before the end of stream.
+                if self.graph.shared.state().fault.is_some() {
+                    self.finish_broken()?;
+                } else {
+                    self.finish()?;
+                }
                 break;
             }
             wait = POLL;
@@ -148,25 +162,13 @@ impl Decoder {
         let (Some(pump), Some(src)) = (&mut self.pump, &self.graph.src) else {
             return Ok(None);
         };
-        let level = src.current_level_bytes();
-        if level >= UPLOAD_QUEUE_BYTES {
-            return Ok(None);
-        }
         // A demuxer that still has bytes is not to wait for more.
-        let patience = if level == 0 { POLL } else { Duration::ZERO };
+        let Some(patience) = pump.patience(src) else {
+            return Ok(None);
+        };
         let fed = pump.gather(patience)?;
-        if !pump.gathered.is_empty() {
-            let bytes = std::mem::take(&mut pump.gathered);
-            if !push(src, self.container, bytes) {
-                // The pipeline has stopped; the fault or the end of stream says why.
-                self.pump = None;
-                return Ok(Some(false));
-            }
-        }
-        if fed == Fed::Ended {
-            if let Err(e) = src.end_of_stream() {
-                tracing::debug!(flow = ?e, "the pipeline ended before its input");
-            }
+        if !pump.deliver(src)? || fed == Fed::Ended {
+            pump.end(src);
             self.pump = None;
             return Ok(Some(false));
         }
@@ -189,12 +191,10 @@ impl Decoder {
         if idle <= self.limits.stall_timeout {
             return Ok(());
         }
-        let starved = self.pump.is_some()
-            && self
-                .graph
-                .src
-                .as_ref()
-                .is_some_and(|s| s.current_level_bytes() == 0);
+        let starved = match (&self.pump, &self.graph.src) {
+            (Some(pump), Some(src)) => pump.patience(src) == Some(POLL),
+            _ => false,
+        };
         if starved {
             return Err(upload::stalled(self.limits.stall_timeout));
         }
@@ -222,6 +222,7 @@ impl Decoder {
         let duration = buffer.duration().map(Duration::from);
         if self.timeline.frames() == 0 {
             self.timeline = Timeline::new(format.fps());
+            self.declared = self.graph.declared_duration().map(Duration::from);
             self.ready.push_back(MediaEvent::Opened(self.info(&format)));
         }
         let before = self.timeline.last_duration();
@@ -290,13 +291,47 @@ impl Decoder {
         if self.timeline.frames() == 0 {
             return Err(no_frames(state.ledger.entered()));
         }
-        let lost = state.ledger.rest(self.end_on_input_clock());
         drop(state);
-        if lost > 0 {
-            let detail = "the last frames could not be decoded".to_owned();
-            self.push_last_gap(lost, detail);
-        }
+        self.report_missing_end(None);
         Ok(())
+    }
+
+    /// Reports what is missing between the last frame and the end of the media.
+    fn report_missing_end(&mut self, fault: Option<String>) {
+        let (open, reached) = {
+            let state = self.graph.shared.state();
+            let end = self.timeline.end_on_clock().unwrap_or(i64::MAX);
+            (state.ledger.rest(end), Duration::from_nanos(state.reached))
+        };
+        let declared = self.declared.unwrap_or(Duration::ZERO);
+        let missing = declared.saturating_sub(reached);
+        let frame = self.timeline.last_duration();
+        let mut lost = open;
+        let mut detail = fault;
+        if missing > MISSING_END {
+            let frames = missing.as_nanos() / frame.as_nanos().max(1);
+            lost = lost.saturating_add(u64::try_from(frames).unwrap_or(u64::MAX));
+            detail.get_or_insert_with(|| {
+                format!(
+                    "the media ends {:.3} s before its declared end: it is truncated or damaged",
+                    missing.as_secs_f64()
+                )
+            });
+        } else if open > 0 {
+            detail.get_or_insert_with(|| "the last frames could not be decoded".to_owned());
+        }
+        if let Some(detail) = detail {
+            let from = self.timeline.end();
+            let span = frame.saturating_mul(u32::try_from(lost).unwrap_or(u32::MAX));
+            self.ready.push_back(MediaEvent::Gap(Gap {
+                from,
+                to: from.saturating_add(span),
+                reason: GapReason::DecodeError,
+                frames_lost: lost,
+                detail,
+            }));
+        }
+        self.end = Some(End::Orderly);
     }
 
     /// The pipeline has stopped with a fault.
@@ -316,34 +351,12 @@ impl Decoder {
                 });
             }
             Some(Fault::Broken(text)) => {
-                let lost = state.ledger.rest(self.end_on_input_clock());
                 drop(state);
-                self.push_last_gap(lost, format!("the media ends in damage: {text}"));
+                self.report_missing_end(Some(format!("the media ends in damage: {text}")));
             }
             None => {}
         }
         Ok(())
-    }
-
-    /// Where the last frame ends, on the clock of the ledger.
-    fn end_on_input_clock(&self) -> i64 {
-        self.timeline.end_on_clock().unwrap_or(i64::MAX)
-    }
-
-    fn push_last_gap(&mut self, lost: u64, detail: String) {
-        let from = self.timeline.end();
-        let lost_time = self
-            .timeline
-            .last_duration()
-            .saturating_mul(u32::try_from(lost).unwrap_or(u32::MAX));
-        self.ready.push_back(MediaEvent::Gap(Gap {
-            from,
-            to: from.saturating_add(lost_time),
-            reason: GapReason::DecodeError,
-            frames_lost: lost,
-            detail,
-        }));
-        self.end = Some(End::Orderly);
     }
 }
 
@@ -492,6 +505,9 @@ struct Pump {
     chunks: Box<dyn ChunkSource>,
     gathered: Vec<u8>,
     ended: bool,
+    container: Container,
+    /// Where the bytes are stored, if the demuxer needs random access.
+    reservoir: Option<Arc<Reservoir>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -507,6 +523,44 @@ enum Fed {
 }
 
 impl Pump {
+    /// How long to wait for more bytes; `None` if the demuxer has enough.
+    fn patience(&self, src: &gst_app::AppSrc) -> Option<Duration> {
+        let level = match &self.reservoir {
+            Some(reservoir) => {
+                return (reservoir.hungry() || !self.gathered.is_empty()).then_some(POLL);
+            }
+            None => src.current_level_bytes(),
+        };
+        match level {
+            0 => Some(POLL),
+            level => (level < UPLOAD_QUEUE_BYTES).then_some(Duration::ZERO),
+        }
+    }
+
+    /// Hands over what was gathered; false if the pipeline takes no more.
+    fn deliver(&mut self, src: &gst_app::AppSrc) -> Result<bool> {
+        if self.gathered.is_empty() {
+            return Ok(true);
+        }
+        let bytes = std::mem::take(&mut self.gathered);
+        match &self.reservoir {
+            Some(reservoir) => reservoir.append(src, &bytes).map(|()| true),
+            // If it fails, the fault or the end of stream says why.
+            None => Ok(push(src, self.container, bytes)),
+        }
+    }
+
+    fn end(&self, src: &gst_app::AppSrc) {
+        match &self.reservoir {
+            Some(reservoir) => reservoir.end(src),
+            None => {
+                if let Err(flow) = src.end_of_stream() {
+                    tracing::debug!(?flow, "the pipeline ended before its input");
+                }
+            }
+        }
+    }
+
     /// Gathers what is there, waiting at most `patience` for the first of it.
     fn gather(&mut self, patience: Duration) -> Result<Fed> {
         let mut patience = patience;

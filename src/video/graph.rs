@@ -19,8 +19,10 @@ use gstreamer_video as gst_video;
 use super::{
     VideoLimits,
     codec::{self, Codec},
+    damage,
     ledger::Ledger,
     orient::Orientation,
+    reservoir::Reservoir,
     sniff::Container,
 };
 use crate::{
@@ -50,12 +52,22 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     /// The demuxer has read all of its input.
     pub(crate) input_ended: bool,
+    /// The latest time that any track has reached, nanoseconds of media time.
+    pub(crate) reached: u64,
     /// Kinds of the tracks that are not decoded.
     others: Vec<String>,
     segment: Option<gst::FormattedSegment<gst::ClockTime>>,
 }
 
 impl State {
+    /// A track has come this far.
+    fn reach(&mut self, buffer: &gst::BufferRef) {
+        if let Some(pts) = buffer.pts().or(buffer.dts()) {
+            let end = pts + buffer.duration().unwrap_or(gst::ClockTime::ZERO);
+            self.reached = self.reached.max(end.nseconds());
+        }
+    }
+
     /// The error for an input without a video track.
     pub(crate) fn no_video(&self) -> Error {
         let found = if self.others.is_empty() {
@@ -100,6 +112,8 @@ pub(crate) enum Source<'a> {
     Path(&'a Path),
     /// Bytes that are pushed.
     Pushed,
+    /// Random access to bytes that arrive.
+    Growing(&'a Arc<Reservoir>),
 }
 
 /// A running pipeline. Stopped when dropped.
@@ -117,12 +131,14 @@ impl Graph {
     pub(crate) fn start(
         source: Source<'_>,
         container: Container,
+        fragmented: bool,
         limits: &VideoLimits,
     ) -> Result<Self> {
         let pipeline = gst::Pipeline::new();
         let shared = Arc::new(Shared::default());
         let (demuxer, package) = container.demuxer();
         let demuxer = codec::make(demuxer, package)?;
+        damage::listen(container);
         let (input, src) = make_source(source)?;
         let sink = make_sink()?;
         pipeline
@@ -136,6 +152,7 @@ impl Graph {
             shared: Arc::downgrade(&shared),
             limits: limits.clone(),
             in_avi: container == Container::Avi,
+            fragmented,
         };
         demuxer.connect_pad_added(move |_, pad| builder.on_pad(pad));
         let weak = Arc::downgrade(&shared);
@@ -178,6 +195,13 @@ impl Graph {
     }
 }
 
+impl Graph {
+    /// How long the container says that the media lasts.
+    pub(crate) fn declared_duration(&self) -> Option<gst::ClockTime> {
+        self.pipeline.query_duration::<gst::ClockTime>()
+    }
+}
+
 impl Drop for Graph {
     fn drop(&mut self) {
         if let Some(bus) = self.pipeline.bus() {
@@ -214,7 +238,7 @@ fn make_source(source: Source<'_>) -> Result<(gst::Element, Option<gst_app::AppS
             element.set_property("location", location);
             Ok((element, None))
         }
-        Source::Pushed => {
+        Source::Pushed | Source::Growing(_) => {
             let element = codec::make("appsrc", BASE)?;
             let src = element
                 .clone()
@@ -224,6 +248,9 @@ fn make_source(source: Source<'_>) -> Result<(gst::Element, Option<gst_app::AppS
             src.set_stream_type(gst_app::AppStreamType::Stream);
             src.set_max_bytes(UPLOAD_QUEUE_BYTES);
             src.set_block(false);
+            if let Source::Growing(reservoir) = source {
+                reservoir.serve(&src);
+            }
             Ok((element, Some(src)))
         }
     }
@@ -315,6 +342,7 @@ struct Builder {
     shared: std::sync::Weak<Shared>,
     limits: VideoLimits,
     in_avi: bool,
+    fragmented: bool,
 }
 
 impl Builder {
@@ -390,20 +418,18 @@ impl Builder {
 
     /// At the demuxer: orientation, and each encoded frame into the ledger.
     fn watch_track(&self, pad: &gst::Pad, codec: &'static Codec, shared: &Arc<Shared>) {
-        pad.sticky_events_foreach(|event| {
-            note_event(event, shared);
-            std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
-        });
         let shared = Arc::clone(shared);
         let limits = self.limits.clone();
         // AVI has decoding times only.
         let retime = self.in_avi && codec.in_order;
+        let fragmented = self.fragmented;
         let mask = gst::PadProbeType::BUFFER
             | gst::PadProbeType::BUFFER_LIST
             | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(mask, move |_, info| {
             match &mut info.data {
                 Some(gst::PadProbeData::Buffer(buffer)) => {
+                    damage::this_thread_feeds(&shared);
                     if retime && buffer.pts().is_none() {
                         let dts = buffer.dts();
                         buffer.make_mut().set_pts(dts);
@@ -414,9 +440,12 @@ impl Builder {
                     list.iter().for_each(|b| enter(b, &shared));
                 }
                 Some(gst::PadProbeData::Event(event)) => {
+                    if fragmented && let Some(open) = without_stop(event) {
+                        *event = open;
+                    }
                     note_event(event, &shared);
                     if let Err(e) = check_event(event, &limits) {
-                        return refuse(&shared, e);
+                        return refuse(info, &shared, e);
                     }
                 }
                 _ => {}
@@ -448,7 +477,7 @@ impl Builder {
             };
             match checked {
                 Ok(()) => gst::PadProbeReturn::Ok,
-                Err(e) => refuse(&shared, e),
+                Err(e) => refuse(info, &shared, e),
             }
         });
     }
@@ -461,7 +490,7 @@ impl Builder {
         pad.add_probe(mask, move |_, info| {
             shared.moved();
             match info.event().map(|event| check_event(event, &limits)) {
-                Some(Err(e)) => refuse(&shared, e),
+                Some(Err(e)) => refuse(info, &shared, e),
                 _ => gst::PadProbeReturn::Ok,
             }
         });
@@ -469,9 +498,12 @@ impl Builder {
 }
 
 /// Records the refusal and ends the flow: the streaming thread stops before it decodes more.
-fn refuse(shared: &Shared, e: Error) -> gst::PadProbeReturn {
+fn refuse(info: &mut gst::PadProbeInfo, shared: &Shared, e: Error) -> gst::PadProbeReturn {
     shared.fail(Fault::Refused(e));
-    gst::PadProbeReturn::Drop
+    if info.mask.contains(gst::PadProbeType::BUFFER) {
+        info.flow_res = Err(gst::FlowError::Error);
+    }
+    gst::PadProbeReturn::Handled
 }
 
 fn check_event(event: &gst::EventRef, limits: &VideoLimits) -> Result<()> {
@@ -506,6 +538,18 @@ fn check_header(buffer: &gst::BufferRef, codec: &Codec, limits: &VideoLimits) ->
     size_of(&map).map_or(Ok(()), |(width, height)| limits.check_size(width, height))
 }
 
+/// A segment event without an end. A fragmented MP4 declares its duration without the delay that
+/// reordering adds, or before the last fragments were written; its last frames would be cut off.
+fn without_stop(event: &gst::EventRef) -> Option<gst::Event> {
+    let gst::EventView::Segment(segment) = event.view() else {
+        return None;
+    };
+    let mut open = segment.segment().downcast_ref::<gst::ClockTime>()?.clone();
+    open.set_stop(gst::ClockTime::NONE);
+    let open = gst::event::Segment::builder(&open).seqnum(event.seqnum());
+    Some(open.build())
+}
+
 /// Drops all data of a track that is not decoded.
 fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
@@ -515,6 +559,9 @@ fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>) {
     pad.add_probe(mask, move |_, info| {
         if let Some(shared) = weak.upgrade() {
             shared.moved();
+            if let Some(buffer) = info.buffer() {
+                shared.state().reach(buffer);
+            }
             if info
                 .event()
                 .is_some_and(|e| e.type_() == gst::EventType::Eos)
@@ -522,7 +569,7 @@ fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>) {
                 shared.state().input_ended = true;
             }
         }
-        gst::PadProbeReturn::Drop
+        gst::PadProbeReturn::Handled
     });
 }
 
@@ -547,6 +594,7 @@ fn note_event(event: &gst::EventRef, shared: &Shared) {
 fn enter(buffer: &gst::BufferRef, shared: &Shared) {
     shared.moved();
     let mut state = shared.state();
+    state.reach(buffer);
     let pts = match (buffer.pts(), &state.segment) {
         (Some(pts), Some(segment)) => {
             // Outside of the segment (an edit list): decoded for reference only.

@@ -45,13 +45,15 @@ pub(crate) struct Ledger {
     backlog: Option<u64>,
     entered: u64,
     discontinuity: Option<i64>,
+    damaged: bool,
 }
 
 impl Ledger {
     /// An encoded frame left the demuxer.
     pub(crate) fn enter(&mut self, pts: Option<i64>, discontinuity: bool) {
         // The first one always is.
-        if discontinuity && self.entered > 0 {
+        let damaged = std::mem::take(&mut self.damaged);
+        if damaged || (discontinuity && self.entered > 0) {
             self.discontinuity = Some(pts.unwrap_or(i64::MIN));
         }
         self.entered += 1;
@@ -65,6 +67,11 @@ impl Ledger {
             self.strike_first();
             self.expired += 1;
         }
+    }
+
+    /// Bytes were missing or unreadable before the next frame that is entered.
+    pub(crate) fn damaged(&mut self) {
+        self.damaged = true;
     }
 
     /// A picture came out.

@@ -5,22 +5,26 @@
 //! by its magic bytes, and the demuxer, parser and decoder come from an allow-list.
 //!
 //! - [`sniff`], [`boxes`]: which container, and whether it can be decoded while it arrives.
-//! - [`spool`]: the capped temporary file for those that cannot.
+//! - [`spool`], [`reservoir`]: the capped temporary file for those that need random access, read
+//!   when it is whole or while it grows.
 //! - [`codec`]: which parser and decoder.
 //! - [`graph`]: the GStreamer pipeline; [`decode`]: the source that pulls it.
-//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure.
+//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure. [`damage`]: what
+//!   demuxers only log.
 //! - [`convert`], [`orient`], [`picture`]: planes to upright RGB.
 //! - [`encode`]: the other way, RGB to H.264, for the demo's clips.
 
 mod boxes;
 mod codec;
 pub mod convert;
+mod damage;
 mod decode;
 pub mod encode;
 mod graph;
 mod ledger;
 mod orient;
 mod picture;
+mod reservoir;
 mod sniff;
 mod spool;
 pub mod timeline;

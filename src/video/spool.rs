@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{ErrorKind, Write as _},
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
 };
 
@@ -50,7 +50,7 @@ impl Spool {
         let after = self.written.saturating_add(bytes.len() as u64);
         if after > self.max_bytes {
             return Err(Error::exhausted(format!(
-                "the upload must be stored before decoding (its index comes last) and is larger than the limit of {} bytes; send it with the index first (fast start) or fragmented, or raise spool_max_bytes",
+                "the upload must be stored before it can be decoded and is larger than the limit of {} bytes: send an MP4 with its index first (fast start), a fragmented MP4, MKV or MPEG-TS, or raise spool_max_bytes",
                 self.max_bytes
             )));
         }
@@ -59,6 +59,19 @@ impl Spool {
             .map_err(|e| no_space(&self.dir, self.written, e))?;
         self.written = after;
         Ok(())
+    }
+
+    /// Bytes written.
+    pub(crate) fn len(&self) -> u64 {
+        self.written
+    }
+
+    /// Reads back `length` written bytes from `offset` on.
+    pub(crate) fn read(&self, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
+        let length = usize::try_from(length).map_err(std::io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
     }
 
     /// The file, to be read back.

@@ -25,6 +25,8 @@ const POLL: Duration = Duration::from_millis(VIDEO_POLL_MILLIS);
 /// A source of encoded bytes whose container is known.
 pub(crate) struct Feed {
     pub(crate) container: Container,
+    /// A fragmented MP4.
+    pub(crate) fragmented: bool,
     pub(crate) origin: Origin,
 }
 
@@ -35,6 +37,13 @@ pub(crate) enum Origin {
     Spooled(Spool),
     /// As it arrives.
     Stream(Stream),
+    /// As it arrives, with random access to what has: it is stored here.
+    Growing {
+        spool: Spool,
+        /// Where the MP4's index ends, bytes.
+        index_end: u64,
+        stream: Stream,
+    },
 }
 
 /// An upload of which the first bytes have been read.
@@ -58,11 +67,10 @@ impl Feed {
                 Error::data_loss(format!("cannot read {}: {e}", path.display())).with_source(e)
             })?;
         let container = known(sniff::sniff(&head, true)?)?;
-        if container == Container::Mp4 {
-            boxes::require_index(&mut file)?;
-        }
+        let fragmented = container == Container::Mp4 && boxes::require_index(&mut file)?;
         Ok(Feed {
             container,
+            fragmented,
             origin: Origin::File(path.to_path_buf()),
         })
     }
@@ -86,28 +94,39 @@ impl Feed {
             }
             ended = !intake.append(&mut head)?;
         };
-        if container == Container::Mp4 {
-            let mut layout = boxes::layout(&head);
-            while layout.is_none() && !ended && head.len() < SNIFF_MAX_BYTES {
-                ended = !intake.append(&mut head)?;
-                layout = boxes::layout(&head);
+        if container == Container::Avi {
+            // Its demuxer is reliable with random access only.
+            return Ok(Feed {
+                container,
+                fragmented: false,
+                origin: Origin::Spooled(intake.spool(&head, ended)?),
+            });
+        }
+        if container != Container::Mp4 {
+            return Ok(intake.stream(container, head, ended));
+        }
+        let mut layout = boxes::layout(&head);
+        while layout.is_none() && !ended && head.len() < SNIFF_MAX_BYTES {
+            ended = !intake.append(&mut head)?;
+            layout = boxes::layout(&head);
+        }
+        match layout {
+            Some(Layout::IndexFirst { fragmented }) => {
+                intake.growing(container, fragmented, head, ended)
             }
-            if layout != Some(Layout::IndexFirst) {
-                let spool = intake.spool(head, ended)?;
-                return Ok(Feed {
+            // An index too large to be seen whole has sample tables, so there are no fragments.
+            None if !ended && boxes::index_end(&head).is_some() => {
+                intake.growing(container, false, head, ended)
+            }
+            Some(Layout::IndexLast) | None => {
+                let mut spool = intake.spool(&head, ended)?;
+                Ok(Feed {
                     container,
+                    fragmented: boxes::require_index(spool.file_mut())?,
                     origin: Origin::Spooled(spool),
-                });
+                })
             }
         }
-        Ok(Feed {
-            container,
-            origin: Origin::Stream(Stream {
-                chunks: intake.chunks,
-                head,
-                ended,
-            }),
-        })
     }
 }
 
@@ -152,17 +171,51 @@ impl Intake<'_> {
         })
     }
 
+    fn stream(self, container: Container, head: Vec<u8>, ended: bool) -> Feed {
+        Feed {
+            container,
+            fragmented: false,
+            origin: Origin::Stream(Stream {
+                chunks: self.chunks,
+                head,
+                ended,
+            }),
+        }
+    }
+
+    fn growing(
+        self,
+        container: Container,
+        fragmented: bool,
+        head: Vec<u8>,
+        ended: bool,
+    ) -> Result<Feed> {
+        let index_end = boxes::index_end(&head).unwrap_or(u64::MAX);
+        let spool = Spool::create(&self.limits.spool_dir, self.limits.spool_max_bytes)?;
+        Ok(Feed {
+            container,
+            fragmented,
+            origin: Origin::Growing {
+                spool,
+                index_end,
+                stream: Stream {
+                    chunks: self.chunks,
+                    head,
+                    ended,
+                },
+            },
+        })
+    }
+
     /// Stores `head` and all that follows.
-    fn spool(&mut self, head: Vec<u8>, ended: bool) -> Result<Spool> {
+    fn spool(&mut self, head: &[u8], ended: bool) -> Result<Spool> {
         let mut spool = Spool::create(&self.limits.spool_dir, self.limits.spool_max_bytes)?;
-        spool.write(&head)?;
-        drop(head);
+        spool.write(head)?;
         if !ended {
             while let Some(bytes) = self.next()? {
                 spool.write(&bytes)?;
             }
         }
-        boxes::require_index(spool.file_mut())?;
         Ok(spool)
     }
 }

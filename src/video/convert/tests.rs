@@ -53,9 +53,11 @@ fn compare(name: &str, matrix: Matrix, range: Range) {
             unequal += usize::from(a != b);
         }
         assert_eq!(ours.len(), rgb.data().len());
-        // Only values on the edge between two levels may fall to the other side.
+        // Only values on the edge between two levels may fall to the other side; the rounded
+        // coefficients of 16-bit samples make that edge 0.03 levels wide.
+        let per_mille = if depth == 16 { 10 } else { 1 };
         assert!(
-            unequal * 1000 <= ours.len(),
+            unequal * 1000 <= ours.len() * per_mille,
             "{name}, {depth} bits: {unequal} of {} differ",
             ours.len()
         );
