@@ -23,8 +23,10 @@ use crate::{
 };
 
 mod report;
+#[cfg(test)]
+mod tests;
 
-pub use report::Report;
+use report::Report;
 
 /// Events that may wait between a detection and its report.
 const EVENTS_MAX: usize = 16;
@@ -93,8 +95,9 @@ pub fn run(args: Args) -> Result<()> {
 /// Scores videos one after the other and writes each one's report to `out`; a video that fails is
 /// told on standard error, and the next one is taken.
 ///
-/// Fails at the end if any video failed, and at once with `Cancelled`.
-pub async fn detect_videos(
+/// Fails at the end if any video failed, and at once where the profile does not fit the model, the
+/// report cannot be written, or `cancel` fires.
+async fn detect_videos(
     videos: &[PathBuf],
     profile: &Arc<Profile>,
     engine: &EngineHandle,
@@ -103,6 +106,8 @@ pub async fn detect_videos(
     out: &mut dyn Write,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    // Once for all videos: with the wrong profile none of them can be scored.
+    detect::check_profile(profile, engine, cancel).await?;
     let mut failures = Vec::new();
     for video in videos {
         match detect_video(video, profile, engine, open, cancel).await {

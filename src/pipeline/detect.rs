@@ -90,7 +90,12 @@ pub async fn run(
     result
 }
 
-async fn check_profile(
+/// Whether a profile fits the engine's model; [`run`] asks this first. Differences that may shift
+/// scores a little are logged as warnings.
+///
+/// Fails with `FailedPrecondition` where it does not fit, `Cancelled` with the token, and as
+/// [`EngineHandle::fingerprint`].
+pub async fn check_profile(
     profile: &Profile,
     engine: &EngineHandle,
     cancel: &CancellationToken,

@@ -15,8 +15,9 @@ use crate::pipeline::event::{DetectEvent, SegmentScores, Stage};
 pub struct Report {
     /// As it was given.
     pub video: String,
-    /// Measured: frames by the time that they are shown, without gaps. The declared rate, where
-    /// the frames have no duration; 0 where there is none either.
+    /// Measured: frames by the time that they are shown, without gaps, rounded to 1e-6 (durations
+    /// are whole nanoseconds, so 30 fps would read 30.0000003). The declared rate where the frames
+    /// have no duration; 0 where there is none either.
     pub fps: f64,
     /// Decoded frames.
     pub frames: u64,
@@ -122,7 +123,8 @@ impl Report {
                 self.fps = if self.shown.is_zero() {
                     self.declared_fps.unwrap_or(0.0)
                 } else {
-                    summary.frames as f64 / self.shown.as_secs_f64()
+                    let measured = summary.frames as f64 / self.shown.as_secs_f64();
+                    (measured * 1e6).round() / 1e6
                 };
             }
             DetectEvent::Scores(_)
@@ -210,3 +212,6 @@ impl Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
