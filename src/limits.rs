@@ -261,8 +261,8 @@ pub const ENCODE_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_
 
 // --- inputs
 
-/// Resize tables kept for the next frame: two per resolution of the running streams. A table
-/// takes 0.15 MB for 1080p and at most 0.8 MB (8191 to 8192 pixels).
+/// Resize tables kept for the next frame: two per resolution of the running streams. A table takes
+/// 32 KB for 1080p to 448 and at most 0.2 MB (8191 to 8192 pixels).
 pub const RESIZE_TABLES_MAX: usize = 32;
 
 /// Largest file of a tokenizer, bytes: Qwen2.5's tokenizer.json has 7 MB.

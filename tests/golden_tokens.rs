@@ -186,24 +186,32 @@ fn parts_equal_the_whole_text() {
 
 #[test]
 fn both_sets_of_files_give_the_golden_input_ids() {
-    let bytes = fs::read(Path::new(GOLDEN).join("model_tiny.safetensors")).unwrap();
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    let question = &metadata.metadata().as_ref().unwrap()["question"];
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let want: Vec<u32> = tensors
-        .tensor("input_ids")
-        .unwrap()
-        .data()
-        .chunks_exact(8)
-        .map(|b| u32::try_from(i64::from_le_bytes(b.try_into().unwrap())).unwrap())
-        .collect();
-    for layout in ["hf", "orig"] {
-        let dir = Path::new(GOLDEN).join("checkpoints/tiny").join(layout);
-        assert_eq!(dir.join("tokenizer.json").exists(), layout == "hf");
-        let tokenizer = PromptTokenizer::load(&dir).unwrap();
-        assert_eq!(tokenizer.encode_prompt(4, 4, question).unwrap(), want);
-        assert_eq!(tokenizer.img_context_id(), 505);
-        assert_eq!(tokenizer.vocab_size(), 512);
+    for (model, frames, tokens_per_frame) in [("tiny", 4, 4), ("tiny6b", 3, 9), ("tinywide", 2, 16)]
+    {
+        let file = Path::new(GOLDEN).join(format!("model_{model}.safetensors"));
+        let bytes = fs::read(file).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let question = &header.metadata().as_ref().unwrap()["question"];
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let want: Vec<u32> = tensors
+            .tensor("input_ids")
+            .unwrap()
+            .data()
+            .chunks_exact(8)
+            .map(|b| u32::try_from(i64::from_le_bytes(b.try_into().unwrap())).unwrap())
+            .collect();
+        for layout in ["hf", "orig"] {
+            let dir = Path::new(GOLDEN)
+                .join("checkpoints")
+                .join(model)
+                .join(layout);
+            assert_eq!(dir.join("tokenizer.json").exists(), layout == "hf");
+            let tokenizer = PromptTokenizer::load(&dir).unwrap();
+            let ids = tokenizer.encode_prompt(frames, tokens_per_frame, question);
+            assert_eq!(ids.unwrap(), want, "{model}, {layout}");
+            assert_eq!(tokenizer.img_context_id(), 505);
+            assert_eq!(tokenizer.vocab_size(), 512);
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //! ImageNet normalisation.
 //!
 //! [`resize_bicubic`] gives the same bytes as `PIL.Image.resize((side, side), BICUBIC)`. The crate
-//! `fast_image_resize` was measured beside it: its 16-bit coefficients differ from Pillow's 22-bit
-//! ones by one level on up to a few per mille of the values, and it is not faster on a single
-//! thread here (BENCHMARKS.md), so the two passes are our own.
+//! `fast_image_resize` 6.1 (`CatmullRom`) was compared first: on the test pattern it differs from
+//! Pillow on 17 to 36% of the values, by up to 27 levels, which is no tolerance for a model's input.
+//! It needs 1.5 ms for 1080p to 448, this 2.0 ms, and both 0.27 ms for 320×240 (one thread, AVX2).
 
 mod bicubic;
 

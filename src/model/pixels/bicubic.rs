@@ -10,17 +10,15 @@ const HALF: i32 = 1 << (FRACTION_BITS - 1);
 /// Half-width of the bicubic kernel, in pixels of the coarser of the two grids.
 const SUPPORT: f64 = 2.0;
 
-/// Pixels that [`horizontal`] takes at a time.
-const STEP: usize = 8;
+/// Rows that [`horizontal`] takes at a time, side by side.
+const ROWS: usize = 16;
 
-/// Bytes and weights of one such step: R G B of each pixel.
-const LANES: usize = STEP * 3;
+/// Columns that [`horizontal`] lays out at a time.
+const STRETCH: usize = 64;
 
-/// Rows that [`horizontal`] takes at a time: each loaded weight serves all of them.
-const ROWS: usize = 4;
-
-/// Values of a row that [`vertical`] takes at a time.
-const COLUMNS: usize = 64;
+/// Values that [`resample`] keeps in registers at a time: one column of [`ROWS`] RGB pixels, and a
+/// divisor of a row of 448.
+const LANES: usize = ROWS * 3;
 
 /// Which source pixels make each target pixel along one axis, and with which weights.
 pub(super) struct Axis {
@@ -34,13 +32,6 @@ pub(super) struct Axis {
     taps: usize,
     /// `to * taps` weights.
     weights: Vec<i32>,
-    /// First source pixel of the windows for [`horizontal`], moved back where they would pass the
-    /// end; a source narrower than `wide_taps` is padded.
-    wide_starts: Vec<usize>,
-    /// `taps` rounded up to whole steps.
-    wide_taps: usize,
-    /// `to * wide_taps * 3` weights: each one three times, for R, G and B.
-    wide_weights: Vec<i32>,
 }
 
 impl Axis {
@@ -48,44 +39,24 @@ impl Axis {
     pub fn new(from: usize, to: usize) -> Axis {
         let windows: Vec<(usize, Vec<i32>)> = (0..to).map(|i| window(from, to, i)).collect();
         let taps = windows.iter().map(|(_, w)| w.len()).max().unwrap_or(1);
-        let (starts, weights) = spread(&windows, taps, from, 1);
-        let wide_taps = taps.next_multiple_of(STEP);
-        let (wide_starts, wide_weights) = spread(&windows, wide_taps, from.max(wide_taps), 3);
+        let mut weights = vec![0; to * taps];
+        let starts = windows
+            .iter()
+            .zip(weights.chunks_exact_mut(taps))
+            .map(|((start, window), row)| {
+                let moved = (*start).min(from - taps);
+                row[start - moved..][..window.len()].copy_from_slice(window);
+                moved
+            })
+            .collect();
         Axis {
             from,
             to,
             starts,
             taps,
             weights,
-            wide_starts,
-            wide_taps,
-            wide_weights,
         }
     }
-}
-
-/// Gives every window the same number of taps, within `room` source pixels, each weight `repeat`
-/// times.
-fn spread(
-    windows: &[(usize, Vec<i32>)],
-    taps: usize,
-    room: usize,
-    repeat: usize,
-) -> (Vec<usize>, Vec<i32>) {
-    let mut weights = vec![0; windows.len() * taps * repeat];
-    let starts = windows
-        .iter()
-        .zip(weights.chunks_exact_mut(taps * repeat))
-        .map(|((start, window), row)| {
-            let moved = (*start).min(room - taps);
-            let row = &mut row[(start - moved) * repeat..];
-            for (to, &weight) in row.chunks_exact_mut(repeat).zip(window) {
-                to.fill(weight);
-            }
-            moved
-        })
-        .collect();
-    (starts, weights)
 }
 
 /// First source pixel and weights of target pixel `i`. The order and types of the operations are
@@ -134,146 +105,128 @@ fn level(sum: i32) -> u8 {
     (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
-/// Runs `$body` compiled for the widest vectors that this processor has. The arithmetic is the same
-/// integers in each.
-macro_rules! widest {
-    ($name:ident => $body:ident, ($($arg:ident: $type:ty),*) -> $out:ty) => {
-        fn $name($($arg: $type),*) -> $out {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $type),*) -> $out {
-                    $body($($arg),*)
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor was just asked for AVX2.
-                    return unsafe { avx2($($arg),*) };
+/// Resizes every row of `width` RGB pixels to `axis.to` pixels.
+///
+/// Rows are laid side by side in blocks, pixel by pixel: then all of them take the same weight at the
+/// same time, and the pass is [`vertical`]'s.
+pub(super) fn horizontal(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
+    let rows = data.len() / (width * 3);
+    let mut out = vec![0; rows * axis.to * 3];
+    let mut source = vec![0; width * LANES];
+    let mut target = vec![0; axis.to * LANES];
+    for (rows_in, rows_out) in data
+        .chunks(ROWS * width * 3)
+        .zip(out.chunks_mut(ROWS * axis.to * 3))
+    {
+        // In short stretches, so that the columns stay in the nearest cache.
+        for at in (0..width).step_by(STRETCH) {
+            let columns = source.as_chunks_mut::<3>().0.as_chunks_mut::<ROWS>().0;
+            let columns = &mut columns[at..(at + STRETCH).min(width)];
+            for (r, row) in rows_in.chunks_exact(width * 3).enumerate().take(ROWS) {
+                for (pixel, column) in row.as_chunks::<3>().0[at..].iter().zip(&mut *columns) {
+                    column[r] = *pixel;
                 }
             }
-            $body($($arg),*)
         }
-    };
-}
-
-widest!(horizontal_widest => horizontal_rows, (data: &[u8], width: usize, axis: &Axis) -> Vec<u8>);
-widest!(vertical_widest => vertical_rows, (data: &[u8], stride: usize, axis: &Axis) -> Vec<u8>);
-
-/// Resizes every row of `width` RGB pixels to `axis.to` pixels.
-pub(super) fn horizontal(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
-    horizontal_widest(data, width, axis)
+        resample(&source, &mut target, LANES, axis);
+        for at in (0..axis.to).step_by(STRETCH) {
+            let columns = target.as_chunks::<3>().0.as_chunks::<ROWS>().0;
+            let columns = &columns[at..(at + STRETCH).min(axis.to)];
+            for (r, row) in rows_out
+                .chunks_exact_mut(axis.to * 3)
+                .enumerate()
+                .take(ROWS)
+            {
+                for (pixel, column) in row.as_chunks_mut::<3>().0[at..].iter_mut().zip(columns) {
+                    *pixel = column[r];
+                }
+            }
+        }
+    }
+    out
 }
 
 /// Resizes the columns of rows of `width` RGB pixels to `axis.to` rows.
 pub(super) fn vertical(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
-    vertical_widest(data, width * 3, axis)
-}
-
-#[inline(always)]
-fn horizontal_rows(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
-    let padded;
-    let (data, width) = if width < axis.wide_taps {
-        padded = pad_rows(data, width, axis.wide_taps);
-        (padded.as_slice(), axis.wide_taps)
-    } else {
-        (data, width)
-    };
-    let rows = data.len() / (width * 3);
-    let mut out = vec![0; rows * axis.to * 3];
-    let whole = rows - rows % ROWS;
-    let (in_whole, in_rest) = data.split_at(whole * width * 3);
-    let (out_whole, out_rest) = out.split_at_mut(whole * axis.to * 3);
-    for (source, target) in in_whole
-        .chunks_exact(ROWS * width * 3)
-        .zip(out_whole.chunks_exact_mut(ROWS * axis.to * 3))
-    {
-        horizontal_block::<ROWS>(source, target, axis);
-    }
-    for (source, target) in in_rest
-        .chunks_exact(width * 3)
-        .zip(out_rest.chunks_exact_mut(axis.to * 3))
-    {
-        horizontal_block::<1>(source, target, axis);
-    }
+    let mut out = vec![0; axis.to * width * 3];
+    resample(data, &mut out, width * 3, axis);
     out
 }
 
-/// One block of `N` rows. Lane `j` of a step holds channel `j % 3`, so a step needs no shuffling;
-/// the lanes of a channel are added up at the end.
-#[inline(always)]
-fn horizontal_block<const N: usize>(source: &[u8], target: &mut [u8], axis: &Axis) {
-    let (in_stride, out_stride) = (source.len() / N, target.len() / N);
-    let span = axis.wide_taps * 3;
-    let rows: [&[u8]; N] = std::array::from_fn(|r| &source[r * in_stride..(r + 1) * in_stride]);
-    for ((i, &start), weights) in axis
-        .wide_starts
-        .iter()
-        .enumerate()
-        .zip(axis.wide_weights.chunks_exact(span))
+/// Makes the `axis.to` rows of `target` from the `axis.from` rows of `source`, each of `stride`
+/// values.
+fn resample(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
+    #[cfg(target_arch = "x86_64")]
     {
-        let windows: [&[[u8; LANES]]; N] =
-            std::array::from_fn(|r| rows[r][start * 3..start * 3 + span].as_chunks().0);
-        let mut sums = [[0i32; LANES]; N];
-        for (step, weights) in weights.as_chunks::<LANES>().0.iter().enumerate() {
-            for r in 0..N {
-                let bytes = &windows[r][step];
-                for lane in 0..LANES {
-                    sums[r][lane] += i32::from(bytes[lane]) * weights[lane];
-                }
-            }
+        // The same code, compiled for wider vectors; the arithmetic is in integers.
+        #[target_feature(enable = "avx2")]
+        fn avx2(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
+            resample_rows(source, target, stride, axis);
         }
-        for r in 0..N {
-            for channel in 0..3 {
-                let sum: i32 = (0..STEP).map(|p| sums[r][p * 3 + channel]).sum();
-                target[r * out_stride + i * 3 + channel] = level(sum + HALF);
-            }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor was just asked for AVX2.
+            return unsafe { avx2(source, target, stride, axis) };
         }
     }
-}
-
-/// Rows of `width` RGB pixels with black after them up to `wide` pixels.
-fn pad_rows(data: &[u8], width: usize, wide: usize) -> Vec<u8> {
-    let mut out = vec![0; data.len() / width * wide];
-    for (row, padded) in data
-        .chunks_exact(width * 3)
-        .zip(out.chunks_exact_mut(wide * 3))
-    {
-        padded[..width * 3].copy_from_slice(row);
-    }
-    out
+    resample_rows(source, target, stride, axis);
 }
 
 #[inline(always)]
-fn vertical_rows(data: &[u8], stride: usize, axis: &Axis) -> Vec<u8> {
-    let mut out = vec![0; axis.to * stride];
-    for ((target, &start), weights) in out
+fn resample_rows(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
+    for ((target, &start), weights) in target
         .chunks_exact_mut(stride)
         .zip(&axis.starts)
         .zip(axis.weights.chunks_exact(axis.taps))
     {
-        let source = &data[start * stride..(start + axis.taps) * stride];
-        let (blocks, rest) = target.as_chunks_mut::<COLUMNS>();
+        let window = &source[start * stride..(start + axis.taps) * stride];
+        let (blocks, rest) = target.as_chunks_mut::<LANES>();
+        let done = blocks.len() * LANES;
         for (b, block) in blocks.iter_mut().enumerate() {
-            let mut sums = [HALF; COLUMNS];
-            for (row, &weight) in source.chunks_exact(stride).zip(weights) {
-                let values: &[u8] = &row[b * COLUMNS..(b + 1) * COLUMNS];
+            let mut sums = [HALF; LANES];
+            for (row, &weight) in window.chunks_exact(stride).zip(weights) {
+                let values = &row[b * LANES..(b + 1) * LANES];
                 for (sum, &value) in sums.iter_mut().zip(values) {
                     *sum += i32::from(value) * weight;
                 }
             }
-            for (to, &sum) in block.iter_mut().zip(&sums) {
-                *to = level(sum);
-            }
+            *block = sums.map(level);
         }
-        let done = blocks.len() * COLUMNS;
         for (j, to) in rest.iter_mut().enumerate() {
-            let sum = source
-                .chunks_exact(stride)
-                .zip(weights)
-                .fold(HALF, |sum, (row, &weight)| {
-                    sum + i32::from(row[done + j]) * weight
-                });
-            *to = level(sum);
+            let rows = window.chunks_exact(stride).zip(weights);
+            *to = level(rows.fold(HALF, |sum, (row, &weight)| {
+                sum + i32::from(row[done + j]) * weight
+            }));
         }
     }
-    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bytes() {
+        let source: Vec<u8> = (0..97 * 67 * 3u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        for (from, to) in [(67, 31), (67, 150)] {
+            let axis = Axis::new(from, to);
+            let mut plain = vec![0; to * 97 * 3];
+            resample_rows(&source, &mut plain, 97 * 3, &axis);
+            assert_eq!(plain, vertical(&source, 97, &axis));
+        }
+    }
+
+    #[test]
+    fn weights_of_a_pixel_add_up_to_one() {
+        for (from, to) in [(1, 1), (1, 9), (9, 1), (320, 448), (1920, 448), (8192, 3)] {
+            let axis = Axis::new(from, to);
+            for (&start, weights) in axis.starts.iter().zip(axis.weights.chunks_exact(axis.taps)) {
+                let sum: i64 = weights.iter().map(|&w| i64::from(w)).sum();
+                let off = (sum - (1 << FRACTION_BITS)).unsigned_abs();
+                assert!(off <= axis.taps as u64, "{from} to {to}: off by {off}");
+                assert!(start + axis.taps <= from);
+            }
+        }
+    }
 }
