@@ -10,7 +10,7 @@ mod extract;
 mod hunt;
 mod labelled;
 mod model;
-//mod serve;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Serve detection over gRPC
-    //Serve(serve::Args),
+    Serve(serve::Args),
     /// Score video files
     Detect(detect::Args),
     /// Write the features of all heads
@@ -56,7 +56,7 @@ const EXIT_CANCELLED: u8 = 130;
 /// arguments were wrong; 3: the device that was asked for is not there; 130: stopped by a signal.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        //Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Hunt(args) => hunt::run(args),
