@@ -36,19 +36,27 @@ impl Mp4Writer {
                 "cannot encode {width}x{height} at {fps} fps; sides must be even, and nothing 0"
             )));
         }
-        gst::init().or_kind(Kind::FailedPrecondition, || "GStreamer does not start".into())?;
+        gst::init().or_kind(Kind::FailedPrecondition, || {
+            "GStreamer does not start".into()
+        })?;
         let caps = gst::Caps::builder("video/x-raw")
             .field("format", "RGB")
             .field("width", i32::try_from(width).unwrap_or(i32::MAX))
             .field("height", i32::try_from(height).unwrap_or(i32::MAX))
-            .field("framerate", gst::Fraction::new(i32::try_from(fps).unwrap_or(1), 1))
+            .field(
+                "framerate",
+                gst::Fraction::new(i32::try_from(fps).unwrap_or(1), 1),
+            )
             .build();
         let i420 = gst::Caps::builder("video/x-raw")
             .field("format", "I420")
             .field("colorimetry", "bt601")
             .build();
         let location = path.to_str().ok_or_else(|| {
-            Error::invalid(format!("{} is not UTF-8; choose another name", path.display()))
+            Error::invalid(format!(
+                "{} is not UTF-8; choose another name",
+                path.display()
+            ))
         })?;
         let source = gst_app::AppSrc::builder()
             .caps(&caps)
@@ -56,26 +64,27 @@ impl Mp4Writer {
             .build();
         // RGB rows without padding, whatever their width.
         let frame_bytes = width as usize * height as usize * 3;
-        let convert = element("videoconvert", "gstreamer1.0-plugins-base")?.build();
-        let filter = element("capsfilter", "gstreamer1.0")?.property("caps", &i420).build();
-        let encoder = element("x264enc", "gstreamer1.0-plugins-ugly")?
-            .property_from_str("pass", "qual")
-            .property("quantizer", 21u32)
-            .property_from_str("speed-preset", "veryfast")
-            .property("threads", 1u32)
-            .property("key-int-max", 2 * fps)
-            .build();
-        let muxer = element("mp4mux", "gstreamer1.0-plugins-good")?
-            .property("faststart", true)
-            .build();
-        let sink = element("filesink", "gstreamer1.0")?.property("location", location).build();
-        let [convert, filter, encoder, muxer, sink] = [convert, filter, encoder, muxer, sink]
-            .map(|built| {
-                built.or_kind(Kind::FailedPrecondition, || {
-                    "an encoding element cannot be made".into()
-                })
-            });
-        let chain = [source.clone().upcast(), convert?, filter?, encoder?, muxer?, sink?];
+        let convert = element("videoconvert", "gstreamer1.0-plugins-base")?;
+        let filter = element("capsfilter", "gstreamer1.0")?;
+        filter.set_property("caps", &i420);
+        let encoder = element("x264enc", "gstreamer1.0-plugins-ugly")?;
+        encoder.set_property_from_str("pass", "qual");
+        encoder.set_property("quantizer", 21u32);
+        encoder.set_property_from_str("speed-preset", "veryfast");
+        encoder.set_property("threads", 1u32);
+        encoder.set_property("key-int-max", 2 * fps);
+        let muxer = element("mp4mux", "gstreamer1.0-plugins-good")?;
+        muxer.set_property("faststart", true);
+        let sink = element("filesink", "gstreamer1.0")?;
+        sink.set_property("location", location);
+        let chain = [
+            source.clone().upcast(),
+            convert,
+            filter,
+            encoder,
+            muxer,
+            sink,
+        ];
         let pipeline = gst::Pipeline::new();
         let failed = || "the encoding pipeline cannot be built".to_owned();
         pipeline.add_many(&chain).or_kind(Kind::Internal, failed)?;
@@ -127,7 +136,10 @@ impl Mp4Writer {
         self.frames += 1;
         if self.source.push_buffer(buffer).is_err() {
             self.check()?;
-            return Err(Error::internal(format!("the encoder of {} has stopped", self.name)));
+            return Err(Error::internal(format!(
+                "the encoder of {} has stopped",
+                self.name
+            )));
         }
         Ok(())
     }
@@ -136,7 +148,10 @@ impl Mp4Writer {
     pub fn finish(self) -> Result<()> {
         if self.source.end_of_stream().is_err() {
             self.check()?;
-            return Err(Error::internal(format!("the encoder of {} has stopped", self.name)));
+            return Err(Error::internal(format!(
+                "the encoder of {} has stopped",
+                self.name
+            )));
         }
         let limit = gst::ClockTime::from_nseconds(
             u64::try_from(ENCODE_STALL_TIMEOUT.as_nanos()).unwrap_or(u64::MAX),
@@ -183,14 +198,10 @@ impl Drop for Mp4Writer {
     }
 }
 
-fn element(
-    name: &'static str,
-    package: &str,
-) -> Result<gst::element_factory::ElementBuilder<'static>> {
-    if gst::ElementFactory::find(name).is_none() {
-        return Err(Error::precondition(format!(
-            "GStreamer has no element {name}; install {package}"
-        )));
-    }
-    Ok(gst::ElementFactory::make(name))
+fn element(name: &str, package: &str) -> Result<gst::Element> {
+    gst::ElementFactory::make(name)
+        .build()
+        .or_kind(Kind::FailedPrecondition, || {
+            format!("GStreamer has no element {name}; install {package}")
+        })
 }

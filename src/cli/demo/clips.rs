@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-pub use super::{anomaly::ClipKind, scene::Scene};
-
-use super::scene::{FPS, HEIGHT, WIDTH};
+use super::{ClipKind, FPS, HEIGHT, Scene, WIDTH};
 use crate::{
     error::{Kind, Result, ResultExt},
     video::encode::Mp4Writer,
@@ -59,15 +57,14 @@ pub struct ClipSets {
 pub fn render_sets(dir: &Path, seed: u64, train: usize, unseen: usize) -> Result<ClipSets> {
     let render_set = |name: &str, first: u64, count: usize| -> Result<(PathBuf, Vec<Clip>)> {
         let folder = dir.join(name);
-        std::fs::create_dir_all(&folder)
-            .or_kind(Kind::InvalidArgument, || format!("cannot create {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).or_kind(Kind::InvalidArgument, || {
+            format!("cannot create {}", folder.display())
+        })?;
         let clips = (0..count)
             .into_par_iter()
             .map(|i| {
                 let kind = KINDS[i % KINDS.len()];
-                let seed = seed
-                    .wrapping_mul(1_000_003)
-                    .wrapping_add(first + i as u64);
+                let seed = clip_seed(seed, first + i as u64);
                 let file = format!("{name}/{i:02}-{}.mp4", kind.as_str());
                 let intervals = render(seed, kind, &dir.join(&file))?;
                 Ok(Clip {
@@ -92,6 +89,11 @@ pub fn render_sets(dir: &Path, seed: u64, train: usize, unseen: usize) -> Result
         train,
         unseen,
     })
+}
+
+/// Seed of clip `number` of the sets of `seed`.
+fn clip_seed(seed: u64, number: u64) -> u64 {
+    seed.wrapping_mul(1_000_003).wrapping_add(number)
 }
 
 const KINDS: [ClipKind; 5] = [

@@ -5,3 +5,6 @@ mod canvas;
 #[cfg(feature = "video")]
 pub mod clips;
 mod scene;
+
+pub use anomaly::ClipKind;
+pub use scene::{FPS, HEIGHT, Scene, WIDTH};

@@ -9,7 +9,9 @@ use super::{
     canvas::{Canvas, Rgb},
 };
 
+/// Pixels per row.
 pub const WIDTH: usize = 320;
+/// Rows.
 pub const HEIGHT: usize = 240;
 /// Frames per second.
 pub const FPS: u32 = 30;
