@@ -63,7 +63,7 @@ pub const MODEL_MAX_HEADS: usize = 1024;
 pub const MODEL_MAX_VOCAB: usize = 1 << 21;
 
 /// Longest context, tokens; InternVL3 has 32,768.
-pub const MODEL_MAX_POSITIONS: usize = 1 << 20;
+pub const MODEL_MAX_POSITIONS: usize = 1 << 17;
 
 /// Largest side of the model's picture, pixels; InternVL3 has 448.
 pub const MODEL_MAX_IMAGE_SIDE: usize = 2048;

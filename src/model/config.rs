@@ -319,14 +319,14 @@ fn parse_hf(root: &Fields) -> Result<ModelConfig> {
             })?,
         ),
     };
-    if let Some(length) = root.get("image_seq_length") {
-        let grid = config.vision.image / config.vision.patch.max(1) / 2;
-        if length.as_u64() != Some((grid * grid) as u64) {
-            return Err(Error::invalid(format!(
-                "image_seq_length is {length}, but the picture and patch sizes make {}",
-                grid * grid
-            )));
-        }
+    config.validate()?;
+    let tokens = config.tokens_per_frame();
+    if let Some(length) = root.get("image_seq_length")
+        && length.as_u64() != Some(tokens as u64)
+    {
+        return Err(Error::invalid(format!(
+            "image_seq_length is {length}, but the picture and patch sizes make {tokens}"
+        )));
     }
     Ok(config)
 }

@@ -451,7 +451,7 @@ fn number(dtype: StoredDtype, b: &[u8]) -> f32 {
 }
 
 fn to_f32(raw: RawTensor<'_>) -> Vec<f32> {
-    convert(raw, |dtype, b| number(dtype, b))
+    convert(raw, number)
 }
 
 fn to_bf16(raw: RawTensor<'_>) -> Vec<bf16> {

@@ -205,3 +205,83 @@ fn element(name: &str, package: &str) -> Result<gst::Element> {
             format!("GStreamer has no element {name}; install {package}")
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decoded size and frame count.
+    fn decode(path: &Path) -> (i32, i32, usize) {
+        let text = format!(
+            "filesrc location={} ! qtdemux ! h264parse ! avdec_h264 ! appsink name=sink sync=false",
+            path.display()
+        );
+        let pipeline = gst::parse::launch(&text)
+            .unwrap()
+            .downcast::<gst::Pipeline>()
+            .unwrap();
+        let sink = pipeline
+            .by_name("sink")
+            .unwrap()
+            .downcast::<gst_app::AppSink>()
+            .unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let (mut width, mut height, mut frames) = (0, 0, 0);
+        while let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_seconds(20)) {
+            let caps = sample.caps().unwrap().structure(0).unwrap();
+            (width, height) = (caps.get("width").unwrap(), caps.get("height").unwrap());
+            frames += 1;
+        }
+        assert!(sink.is_eos());
+        pipeline.set_state(gst::State::Null).unwrap();
+        (width, height, frames)
+    }
+
+    fn write(path: &Path, frames: u8) -> Result<()> {
+        let mut writer = Mp4Writer::create(path, 64, 48, 30)?;
+        for i in 0..frames {
+            writer.push(
+                (0..64 * 48 * 3)
+                    .map(|k| (k as u8).wrapping_mul(i))
+                    .collect(),
+            )?;
+        }
+        writer.finish()
+    }
+
+    #[test]
+    fn every_frame_is_there_and_the_file_is_the_same_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a.mp4"), dir.path().join("b.mp4"));
+        write(&a, 75).unwrap();
+        write(&b, 75).unwrap();
+        assert_eq!(decode(&a), (64, 48, 75));
+        let (a, b) = (std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+        // Fast start: the index stands before the media.
+        let find = |what: &[u8]| a.windows(4).position(|w| w == what).unwrap();
+        assert!(find(b"moov") < find(b"mdat"));
+        assert_eq!(a.len(), b.len());
+        let media = |file: &[u8]| {
+            let at = file.windows(4).position(|w| w == b"mdat").unwrap();
+            file[at..].to_vec()
+        };
+        assert!(media(&a) == media(&b));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("no/such/folder.mp4");
+        assert!(write(&nowhere, 60).is_err());
+        let path = dir.path().join("a.mp4");
+        assert_eq!(
+            Mp4Writer::create(&path, 63, 48, 30).err().unwrap().kind(),
+            Kind::InvalidArgument
+        );
+        let mut writer = Mp4Writer::create(&path, 64, 48, 30).unwrap();
+        assert_eq!(
+            writer.push(vec![0; 5]).unwrap_err().kind(),
+            Kind::InvalidArgument
+        );
+    }
+}

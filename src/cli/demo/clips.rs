@@ -121,3 +121,30 @@ fn write_manifest(path: &Path, clips: &[Clip]) -> Result<()> {
     }
     csv.flush().or_kind(Kind::Internal, named)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_rendered_with_their_truth_and_share_no_seed() {
+        let dir = tempfile::tempdir().unwrap();
+        let sets = render_sets(dir.path(), 3, 2, 1).unwrap();
+        assert_eq!((sets.train.len(), sets.unseen.len()), (2, 1));
+        assert_ne!(sets.train[0].seed, sets.unseen[0].seed);
+        let text = std::fs::read_to_string(&sets.train_manifest).unwrap();
+        let (start, end) = sets.train[0].intervals[0];
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            format!("train/00-flash.mp4,anomaly,{start},{end}")
+        );
+        for clip in sets.train.iter().chain(&sets.unseen) {
+            assert!(
+                std::fs::metadata(dir.path().join(&clip.file))
+                    .unwrap()
+                    .len()
+                    > 50_000
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Where the model runs.
+
+use std::{fmt, str::FromStr};
+
+use candle_core::{DType, Device};
+
+use crate::error::{Error, Result};
+
+/// Which device to load a model to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DeviceSpec {
+    /// The CPU, in f32.
+    Cpu,
+    /// The CUDA GPU of this number, in bf16.
+    Cuda(usize),
+    /// The first CUDA GPU where this build and this machine have one, else the CPU.
+    #[default]
+    Auto,
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceSpec::Cpu => f.write_str("cpu"),
+            DeviceSpec::Cuda(number) => write!(f, "cuda:{number}"),
+            DeviceSpec::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "cpu" => Ok(DeviceSpec::Cpu),
+            "auto" => Ok(DeviceSpec::Auto),
+            "cuda" => Ok(DeviceSpec::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(DeviceSpec::Cuda)
+                .ok_or_else(|| {
+                    Error::invalid(format!(
+                        "device {text:?} is unknown; use auto, cpu, cuda or cuda:N"
+                    ))
+                }),
+        }
+    }
+}
+
+/// An opened device and the number type that the model has there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// candle's handle.
+    pub device: Device,
+    /// f32 on the CPU, bf16 on a GPU.
+    pub dtype: DType,
+    /// `cpu` or `cuda:0`.
+    pub name: String,
+}
+
+impl Place {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Place {
+            device: Device::Cpu,
+            dtype: DType::F32,
+            name: DeviceSpec::Cpu.to_string(),
+        }
+    }
+
+    /// Opens the device.
+    ///
+    /// Fails with `Unavailable` where a GPU was asked for and the driver, a CUDA library or the
+    /// GPU is not there, and with `FailedPrecondition` in a build without CUDA.
+    pub fn open(spec: DeviceSpec) -> Result<Self> {
+        match spec {
+            DeviceSpec::Cpu => Ok(Self::cpu()),
+            DeviceSpec::Cuda(number) => cuda(number),
+            DeviceSpec::Auto => Ok(automatic()),
+        }
+    }
+
+    /// `f32` or `bf16`.
+    pub fn dtype_name(&self) -> &'static str {
+        self.dtype.as_str()
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_number: usize) -> Result<Place> {
+    Err(Error::precondition(
+        "this build cannot use CUDA; build with `--features cuda`, or use the device cpu",
+    ))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn automatic() -> Place {
+    Place::cpu()
+}
+
+#[cfg(feature = "cuda")]
+fn automatic() -> Place {
+    match cuda(0) {
+        Ok(place) => place,
+        Err(e) => {
+            tracing::info!(reason = %format!("{e:#}"), "no CUDA GPU; the model runs on the CPU");
+            Place::cpu()
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(number: usize) -> Result<Place> {
+    libraries::probe()?;
+    let device = Device::new_cuda(number).map_err(|e| {
+        Error::unavailable(format!("cannot open the GPU cuda:{number}")).with_source(e)
+    })?;
+    Ok(Place {
+        device,
+        dtype: DType::BF16,
+        name: DeviceSpec::Cuda(number).to_string(),
+    })
+}
+
+#[cfg(feature = "cuda")]
+mod libraries {
+    //! The CUDA binding panics where a library is missing, so they are looked for first.
+
+    use crate::error::{Error, Result};
+
+    /// Each library under the names that distributions and wheels give it.
+    const NEEDED: [&[&str]; 5] = [
+        &["libcuda.so.1", "libcuda.so"],
+        &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
+        &["libcurand.so.10", "libcurand.so"],
+        &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
+        &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
+    ];
+
+    /// Fails with `Unavailable` naming every library that cannot be loaded.
+    pub fn probe() -> Result<()> {
+        let missing: Vec<&str> = NEEDED
+            .iter()
+            .filter(|names| !names.iter().any(|name| loads(name)))
+            .filter_map(|names| names.last().copied())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "CUDA cannot be used: {} cannot be loaded; install the NVIDIA driver and the CUDA \
+             libraries, or put their folder on LD_LIBRARY_PATH",
+            missing.join(", ")
+        )))
+    }
+
+    fn loads(name: &str) -> bool {
+        // SAFETY: these are NVIDIA's libraries, which the CUDA binding is about to load anyway;
+        // their initialisers have no preconditions.
+        unsafe { libloading::Library::new(name) }.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn names_parse_and_print_alike() {
+        for text in ["cpu", "auto", "cuda:0", "cuda:3"] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "tpu".parse::<DeviceSpec>().unwrap_err().kind(),
+            Kind::InvalidArgument
+        );
+        assert!("cuda:x".parse::<DeviceSpec>().is_err());
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_build_without_cuda_says_how_to_get_it() {
+        let e = Place::open(DeviceSpec::Cuda(0)).unwrap_err();
+        assert_eq!(e.kind(), Kind::FailedPrecondition);
+        assert!(e.message().contains("--features cuda"));
+        assert_eq!(Place::open(DeviceSpec::Auto).unwrap().name, "cpu");
+    }
+}

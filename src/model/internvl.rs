@@ -1,0 +1,492 @@
+//! The whole model: sampled frames and prompts to attention-head features.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use candle_core::{DType, Tensor};
+
+use super::{
+    config::ModelConfig,
+    device::{DeviceSpec, Place},
+    language::LanguageModel,
+    linear::{Loader, failed},
+    pixels,
+    projector::{Projector, unshuffle},
+    prompt::PromptTokenizer,
+    vision::VisionTower,
+    weights::Checkpoint,
+};
+use crate::{
+    engine::probe::{Clip, HeadProbe, ProbeInfo},
+    error::{Error, Result},
+    head::{HeadFeatures, HeadId, HeadSelection},
+    limits::{LANGUAGE_ROWS_PER_PASS, PROBE_MAX_CLIPS, PROMPTS_MAX, VISION_FRAMES_PER_PASS},
+};
+
+/// How to load a model.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Where it runs.
+    pub device: DeviceSpec,
+    /// Decoder layers to load, from the first; `None` for all. A head beyond them cannot be
+    /// asked for.
+    pub resident_layers: Option<usize>,
+}
+
+/// A resident InternVL3.
+pub struct InternVl {
+    dir: PathBuf,
+    config: ModelConfig,
+    info: ProbeInfo,
+    place: Place,
+    tokenizer: PromptTokenizer,
+    vision: VisionTower,
+    projector: Projector,
+    language: LanguageModel,
+}
+
+/// What the vision side yields for some pictures, stage by stage, row-major f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VisionStages {
+    /// `[pictures, 1 + patches, vision hidden]`, the class token first.
+    pub tower: Vec<f32>,
+    /// `[pictures, tokens, 4 * vision hidden]`.
+    pub unshuffled: Vec<f32>,
+    /// `[pictures, tokens, text hidden]`.
+    pub projected: Vec<f32>,
+}
+
+impl InternVl {
+    /// Loads the checkpoint in `dir`; see [`Checkpoint::open`] and [`Place::open`] for the errors.
+    pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self> {
+        let checkpoint = Checkpoint::open(dir)?;
+        let config = checkpoint.config().clone();
+        let resident = options.resident_layers.unwrap_or(config.text.layers);
+        if resident == 0 || resident > config.text.layers {
+            return Err(Error::invalid(format!(
+                "{resident} resident layers were asked for; the model has {}",
+                config.text.layers
+            )));
+        }
+        checkpoint.needed(resident)?;
+        let tokenizer = PromptTokenizer::load(dir)?;
+        check_tokenizer(&tokenizer, &config)?;
+        let place = Place::open(options.device)?;
+        let from = Loader {
+            checkpoint: &checkpoint,
+            device: &place.device,
+        };
+        let vision = VisionTower::load(&from, &config.vision)?;
+        let projector = Projector::load(&from, &config)?;
+        let language = LanguageModel::load(&from, &config.text, resident, place.dtype)?;
+        let name = dir
+            .canonicalize()
+            .ok()
+            .and_then(|d| d.file_name().map(|n| n.to_string_lossy().into_owned()))
+            .unwrap_or_else(|| dir.display().to_string());
+        Ok(InternVl {
+            info: ProbeInfo {
+                name,
+                device: place.name.clone(),
+                dtype: place.dtype_name().to_owned(),
+                layers: config.text.layers,
+                heads: config.text.heads,
+                head_dim: config.text.head_dim,
+                resident_layers: resident,
+                image_side: config.vision.image,
+            },
+            dir: dir.to_owned(),
+            config,
+            place,
+            tokenizer,
+            vision,
+            projector,
+            language,
+        })
+    }
+
+    /// What config.json says.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The directory that the model was loaded from.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The vision side alone, for normalised pixels `[pictures, 3, side, side]`: for comparison
+    /// with a reference.
+    pub fn vision_stages(&self, pixels: &[f32]) -> Result<VisionStages> {
+        let host = |t: &Tensor| {
+            t.flatten_all()
+                .and_then(|t| t.to_dtype(DType::F32)?.to_vec1())
+                .map_err(failed("reading a vision stage"))
+        };
+        let (tower, unshuffled, projected) = self.encode(pixels)?;
+        Ok(VisionStages {
+            tower: host(&tower)?,
+            unshuffled: host(&unshuffled)?,
+            projected: host(&projected)?,
+        })
+    }
+
+    /// [`HeadProbe::probe`] for tokens and pixels instead of prompts and pictures: each clip's
+    /// normalised pixels `[frames, 3, side, side]`, each prompt's whole token ids.
+    pub fn probe_tokens(
+        &self,
+        clips: &[&[f32]],
+        prompts: &[Vec<u32>],
+        heads: &HeadSelection,
+    ) -> Result<Vec<HeadFeatures>> {
+        let heads = self.wanted(heads)?;
+        let visions = clips
+            .iter()
+            .map(|pixels| Ok(self.encode(pixels)?.2))
+            .collect::<Result<Vec<_>>>()?;
+        self.features(&visions, prompts, &heads)
+    }
+
+    /// Tower, unshuffled and projected tokens of pictures in one pass.
+    fn encode(&self, pixels: &[f32]) -> Result<(Tensor, Tensor, Tensor)> {
+        let side = self.config.vision.image;
+        let one = 3 * side * side;
+        if pixels.is_empty() || !pixels.len().is_multiple_of(one) {
+            return Err(Error::invalid(format!(
+                "{} numbers are not pictures of 3 x {side} x {side}",
+                pixels.len()
+            )));
+        }
+        let pictures = pixels.len() / one;
+        let pixels = Tensor::from_slice(pixels, (pictures, 3, side, side), &self.place.device);
+        pixels
+            .and_then(|pixels| {
+                let tower = self.vision.forward(&pixels)?;
+                let unshuffled = unshuffle(&tower, self.config.vision.grid())?;
+                let projected = self.projector.forward(&unshuffled)?;
+                Ok((tower, unshuffled, projected))
+            })
+            .map_err(failed("encoding pictures"))
+    }
+
+    /// Vision tokens `[frames, tokens, hidden]` of each clip. Frames that share one allocation
+    /// are encoded once, whichever clip they are in.
+    fn encode_clips(&self, clips: &[Clip]) -> Result<Vec<Tensor>> {
+        let mut numbers: HashMap<*const u8, usize> = HashMap::new();
+        let mut distinct: Vec<&Arc<[u8]>> = Vec::new();
+        let places: Vec<Vec<usize>> = clips
+            .iter()
+            .map(|clip| {
+                clip.frames
+                    .iter()
+                    .map(|frame| {
+                        *numbers.entry(frame.as_ptr()).or_insert_with(|| {
+                            distinct.push(frame);
+                            distinct.len() - 1
+                        })
+                    })
+                    .collect()
+            })
+            .collect();
+        let mut encoded: Vec<Tensor> = Vec::with_capacity(distinct.len());
+        for frames in distinct.chunks(VISION_FRAMES_PER_PASS) {
+            let mut values = Vec::new();
+            for frame in frames {
+                values.extend(pixels::normalize(frame)?);
+            }
+            let (.., projected) = self.encode(&values)?;
+            for i in 0..frames.len() {
+                encoded.push(projected.get(i).map_err(failed("encoding pictures"))?);
+            }
+        }
+        places
+            .iter()
+            .map(|places| {
+                let frames: Vec<&Tensor> = places.iter().filter_map(|&i| encoded.get(i)).collect();
+                Tensor::stack(&frames, 0).map_err(failed("gathering pictures"))
+            })
+            .collect()
+    }
+
+    /// The heads in order, each checked to exist and to be resident.
+    fn wanted(&self, heads: &HeadSelection) -> Result<Vec<HeadId>> {
+        let text = &self.config.text;
+        let wanted = heads.resolve(text.layers, text.heads);
+        if wanted.is_empty() {
+            return Err(Error::invalid("no heads were asked for"));
+        }
+        for HeadId { layer, head } in &wanted {
+            if *layer >= text.layers || *head >= text.heads {
+                return Err(Error::invalid(format!(
+                    "head ({layer}, {head}) does not exist; the model has {} layers of {} heads",
+                    text.layers, text.heads
+                )));
+            }
+            if *layer >= self.info.resident_layers {
+                return Err(Error::precondition(format!(
+                    "head ({layer}, {head}) lies beyond the {} resident layers; load more layers",
+                    self.info.resident_layers
+                )));
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Features of every clip's vision tokens `[frames, tokens, hidden]` with every prompt.
+    fn features(
+        &self,
+        visions: &[Tensor],
+        prompts: &[Vec<u32>],
+        heads: &[HeadId],
+    ) -> Result<Vec<HeadFeatures>> {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        if prompts.iter().any(Vec::is_empty) || longest == 0 {
+            return Err(Error::invalid("no prompt, or an empty one"));
+        }
+        self.check_length(longest)?;
+        let context = self.tokenizer.img_context_id();
+        for (i, vision) in visions.iter().enumerate() {
+            let tokens = vision.elem_count() / self.config.text.hidden;
+            for prompt in prompts {
+                let found = prompt.iter().filter(|&&t| t == context).count();
+                if found != tokens {
+                    return Err(Error::invalid(format!(
+                        "the prompt has {found} picture tokens, but the frames of clip {i} make \
+                         {tokens}"
+                    )));
+                }
+            }
+        }
+        let clips_per_pass = (LANGUAGE_ROWS_PER_PASS / longest).max(1);
+        let mut all = Vec::with_capacity(visions.len());
+        for visions in visions.chunks(clips_per_pass) {
+            let width = heads.len() * self.config.text.head_dim;
+            let mut batch = vec![Vec::with_capacity(prompts.len() * width); visions.len()];
+            let shared = shared_prefix(prompts);
+            let prefix = match prompts.first() {
+                Some(first) if shared > 0 => {
+                    let x = self.hidden(visions, first, 0..shared)?;
+                    let depth = heads.iter().map(|h| h.layer + 1).max().unwrap_or(0);
+                    Some(
+                        self.language
+                            .prefix(x, depth)
+                            .map_err(failed("running the shared part of the prompts"))?,
+                    )
+                }
+                _ => None,
+            };
+            for prompt in prompts {
+                let x = self.hidden(visions, prompt, shared..prompt.len())?;
+                let features: Vec<Vec<f32>> = self
+                    .language
+                    .features(x, prefix.as_ref(), heads)
+                    .and_then(|t| t.flatten_from(1)?.to_vec2())
+                    .map_err(failed("running a prompt"))?;
+                for (clip, features) in batch.iter_mut().zip(features) {
+                    clip.extend(features);
+                }
+            }
+            all.extend(batch.into_iter().map(|data| HeadFeatures {
+                prompts: prompts.len(),
+                heads: heads.len(),
+                head_dim: self.config.text.head_dim,
+                data,
+            }));
+        }
+        for features in &all {
+            self.finite(features, heads)?;
+        }
+        Ok(all)
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<()> {
+        let most = self.config.text.max_positions;
+        if tokens > most {
+            return Err(Error::invalid(format!(
+                "the prompt has {tokens} tokens with its frames; the model takes {most}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Embeddings `[clips, range, hidden]` of a part of the prompt, each clip's vision tokens in
+    /// the places of the picture tokens.
+    fn hidden(&self, visions: &[Tensor], prompt: &[u32], range: Range<usize>) -> Result<Tensor> {
+        let context = self.tokenizer.img_context_id();
+        let (before, part) = (
+            prompt.get(..range.start).unwrap_or_default(),
+            prompt.get(range).unwrap_or_default(),
+        );
+        let seen = before.iter().filter(|&&t| t == context).count();
+        let runs: Vec<&[u32]> = part
+            .chunk_by(|a, b| (*a == context) == (*b == context))
+            .collect();
+        let texts = runs
+            .iter()
+            .map(|run| match run.first() {
+                Some(token) if *token != context => self.language.embed(run).map(Some),
+                _ => Ok(None),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let rows = visions
+            .iter()
+            .map(|vision| {
+                let vision = vision.flatten(0, 1)?.unsqueeze(0)?;
+                let mut at = seen;
+                let mut pieces = Vec::with_capacity(runs.len());
+                for (run, text) in runs.iter().zip(&texts) {
+                    match text {
+                        Some(text) => pieces.push(text.clone()),
+                        None => {
+                            pieces.push(vision.narrow(1, at, run.len())?);
+                            at += run.len();
+                        }
+                    }
+                }
+                Tensor::cat(&pieces, 1)
+            })
+            .collect::<candle_core::Result<Vec<_>>>();
+        rows.and_then(|rows| match rows.as_slice() {
+            // The pass overwrites it, so it must not be a view of the vision tokens.
+            [one] => one.copy(),
+            _ => Tensor::cat(&rows, 0),
+        })
+        .map_err(failed("putting the prompt together"))
+    }
+
+    fn finite(&self, features: &HeadFeatures, heads: &[HeadId]) -> Result<()> {
+        let Some(bad) = features.data.iter().position(|v| !v.is_finite()) else {
+            return Ok(());
+        };
+        let slice = bad / self.config.text.head_dim;
+        let name = heads
+            .get(slice % heads.len())
+            .map_or_else(String::new, |h| format!(" ({}, {})", h.layer, h.head));
+        Err(Error::data_loss(format!(
+            "the feature of head{name} with prompt {} is not finite; the checkpoint's numbers do \
+             not fit {}",
+            slice / heads.len(),
+            self.info.dtype
+        )))
+    }
+}
+
+impl HeadProbe for InternVl {
+    fn info(&self) -> &ProbeInfo {
+        &self.info
+    }
+
+    fn probe(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<Vec<HeadFeatures>> {
+        let wanted = self.wanted(heads)?;
+        if clips.len() > PROBE_MAX_CLIPS || prompts.is_empty() || prompts.len() > PROMPTS_MAX {
+            return Err(Error::invalid(format!(
+                "{} clips and {} prompts; at most {PROBE_MAX_CLIPS} clips and 1..={PROMPTS_MAX} \
+                 prompts go into one pass",
+                clips.len(),
+                prompts.len()
+            )));
+        }
+        let side = self.info.image_side;
+        for frame in clips.iter().flat_map(|clip| &clip.frames) {
+            if frame.len() != 3 * side * side {
+                return Err(Error::invalid(format!(
+                    "a picture has {} bytes; the model takes {side} x {side} RGB ({} bytes)",
+                    frame.len(),
+                    3 * side * side
+                )));
+            }
+        }
+        let mut all: Vec<Option<HeadFeatures>> = vec![None; clips.len()];
+        // Clips of one length go through together.
+        let mut lengths: Vec<usize> = clips.iter().map(|clip| clip.frames.len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        if lengths.first() == Some(&0) {
+            return Err(Error::invalid("a clip has no frames"));
+        }
+        let tokens = lengths
+            .iter()
+            .map(|&frames| {
+                prompts
+                    .iter()
+                    .map(|prompt| {
+                        self.tokenizer
+                            .encode_prompt(frames, self.config.tokens_per_frame(), prompt)
+                    })
+                    .collect::<Result<Vec<_>>>()
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for prompt in tokens.iter().flatten() {
+            self.check_length(prompt.len())?;
+        }
+        let visions = self.encode_clips(clips)?;
+        for (frames, tokens) in lengths.into_iter().zip(tokens) {
+            let places: Vec<usize> = (0..clips.len())
+                .filter(|&i| clips[i].frames.len() == frames)
+                .collect();
+            let group: Vec<Tensor> = places.iter().map(|&i| visions[i].clone()).collect();
+            for (place, features) in places
+                .into_iter()
+                .zip(self.features(&group, &tokens, &wanted)?)
+            {
+                all[place] = Some(features);
+            }
+        }
+        all.into_iter()
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::internal("a clip was left out of its pass"))
+    }
+
+    fn fingerprint(&self, layers: usize) -> Result<String> {
+        super::fingerprint::fingerprint(&self.dir, layers)
+    }
+}
+
+/// Length of the longest common start of all prompts, short of the last token of the shortest,
+/// which every prompt must run itself; 0 for a single prompt.
+fn shared_prefix(prompts: &[Vec<u32>]) -> usize {
+    let Some((first, others)) = prompts.split_first() else {
+        return 0;
+    };
+    if others.is_empty() {
+        return 0;
+    }
+    let shared = others.iter().fold(first.len(), |shared, other| {
+        first
+            .iter()
+            .zip(other)
+            .take(shared)
+            .take_while(|(a, b)| a == b)
+            .count()
+    });
+    let shortest = prompts.iter().map(Vec::len).min().unwrap_or(0);
+    shared.min(shortest.saturating_sub(1))
+}
+
+fn check_tokenizer(tokenizer: &PromptTokenizer, config: &ModelConfig) -> Result<()> {
+    let context = tokenizer.img_context_id();
+    if let Some(id) = config.image_token_id
+        && id != context
+    {
+        return Err(Error::data_loss(format!(
+            "config.json says that <IMG_CONTEXT> is token {id}, the tokenizer says {context}"
+        )));
+    }
+    if tokenizer.vocab_size() > config.text.vocab {
+        return Err(Error::data_loss(format!(
+            "the tokenizer has {} tokens, the embedding {}; they do not belong together",
+            tokenizer.vocab_size(),
+            config.text.vocab
+        )));
+    }
+    Ok(())
+}

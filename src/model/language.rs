@@ -1,0 +1,328 @@
+//! The language model (Qwen2) as far as attention heads need it: prefill only, no output head, no
+//! hidden state between calls.
+//!
+//! The feature of a head is its slice of the input of `o_proj` at the last token. So of the
+//! deepest layer only the keys and values of all positions and the queries of the last one are
+//! computed, and that layer's `o_proj` and MLP are never loaded.
+
+use candle_core::{DType, Device, IndexOp, Result as CandleResult, Tensor};
+
+use super::{
+    config::TextConfig,
+    kernels::{self, Heads},
+    linear::{Linear, Loader, failed},
+    weights::EmbeddingTable,
+};
+use crate::{error::Result, head::HeadId, limits::MLP_ROWS_PER_PASS};
+
+/// The first layers of a language model.
+pub struct LanguageModel {
+    config: TextConfig,
+    device: Device,
+    dtype: DType,
+    embedding: EmbeddingTable,
+    layers: Vec<Layer>,
+    rotary: RotaryTables,
+}
+
+struct Layer {
+    norm1: Tensor,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    /// What follows the attention; absent in the last resident layer.
+    rest: Option<Rest>,
+}
+
+struct Rest {
+    o: Tensor,
+    norm2: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    down: Tensor,
+}
+
+/// Keys and values of a prefix that several prompts share.
+pub struct Prefix {
+    /// Per layer, each `[batch, length, kv_heads * head_dim]`.
+    layers: Vec<(Tensor, Tensor)>,
+    length: usize,
+}
+
+/// Cosines and sines of all positions, f32 `[positions, head_dim / 2]`.
+struct RotaryTables {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl RotaryTables {
+    fn new(config: &TextConfig, device: &Device) -> CandleResult<Self> {
+        let half = config.head_dim / 2;
+        // Rounded to f32 at the same steps as the reference does, whatever the model's type:
+        // at position 4,000 a last-bit difference of the angle is a difference of 1e-4.
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / config.head_dim as f32;
+                1.0 / (config.rope_theta.powf(f64::from(exponent)) as f32)
+            })
+            .collect();
+        let table = |f: fn(f64) -> f64| {
+            let data: Vec<f32> = (0..config.max_positions)
+                .flat_map(|p| {
+                    frequencies
+                        .iter()
+                        .map(move |&w| f(f64::from(p as f32 * w)) as f32)
+                })
+                .collect();
+            Tensor::from_vec(data, (config.max_positions, half), device)
+        };
+        Ok(RotaryTables {
+            cos: table(f64::cos)?,
+            sin: table(f64::sin)?,
+        })
+    }
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy)]
+enum Purpose<'a> {
+    /// Keys and values of the first layers, this many.
+    Prefix(usize),
+    /// Features of these heads at the last token.
+    Features(&'a [HeadId]),
+}
+
+/// What a pass yields for its purpose; the other part is empty.
+struct Outcome {
+    /// For features: one slice `[batch, head_dim]` per head, in their order.
+    slices: Vec<Tensor>,
+    /// For a prefix: the keys and values of its layers.
+    kept: Vec<(Tensor, Tensor)>,
+}
+
+impl LanguageModel {
+    pub(super) fn load(
+        from: &Loader,
+        config: &TextConfig,
+        resident_layers: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        Ok(LanguageModel {
+            embedding: EmbeddingTable::load(from.checkpoint)?,
+            layers: (0..resident_layers)
+                .map(|n| Layer::load(from, config, n, n + 1 < resident_layers))
+                .collect::<Result<_>>()?,
+            rotary: RotaryTables::new(config, from.device)
+                .map_err(failed("making the rotary tables"))?,
+            config: config.clone(),
+            device: from.device.clone(),
+            dtype,
+        })
+    }
+
+    /// Layers that are loaded, from the first.
+    pub fn resident_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Token embeddings `[1, tokens, hidden]`.
+    pub(super) fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+        let mut rows = Vec::with_capacity(tokens.len() * self.config.hidden);
+        for &token in tokens {
+            self.embedding.push_row(token, &mut rows)?;
+        }
+        Tensor::from_vec(rows, (1, tokens.len(), self.config.hidden), &self.device)
+            .and_then(|t| t.to_dtype(self.dtype))
+            .map_err(failed("embedding the prompt"))
+    }
+
+    /// Keys and values of the first `depth` layers for `x` `[batch, length, hidden]`, which starts
+    /// at position 0 and is overwritten.
+    pub(super) fn prefix(&self, x: Tensor, depth: usize) -> CandleResult<Prefix> {
+        let length = x.dim(1)?;
+        let layers = self.run(x, None, Purpose::Prefix(depth))?.kept;
+        Ok(Prefix { layers, length })
+    }
+
+    /// Features f32 `[batch, heads, head_dim]` of `heads`, in their order, at the last position of
+    /// `x` `[batch, length, hidden]`, which follows `prefix` and is overwritten.
+    pub(super) fn features(
+        &self,
+        x: Tensor,
+        prefix: Option<&Prefix>,
+        heads: &[HeadId],
+    ) -> CandleResult<Tensor> {
+        let slices = self.run(x, prefix, Purpose::Features(heads))?.slices;
+        Tensor::stack(&slices, 1)?.to_dtype(DType::F32)
+    }
+
+    fn run(&self, x: Tensor, prefix: Option<&Prefix>, purpose: Purpose) -> CandleResult<Outcome> {
+        let c = &self.config;
+        let (batch, length, _) = x.dims3()?;
+        let start = prefix.map_or(0, |p| p.length);
+        let cos = self.rotary.cos.narrow(0, start, length)?;
+        let sin = self.rotary.sin.narrow(0, start, length)?;
+        let depth = match purpose {
+            Purpose::Prefix(depth) => depth,
+            Purpose::Features(heads) => heads.iter().map(|h| h.layer + 1).max().unwrap_or(0),
+        };
+        let wanted = |layer: usize| match purpose {
+            Purpose::Prefix(_) => Vec::new(),
+            Purpose::Features(heads) => heads
+                .iter()
+                .enumerate()
+                .filter(|(_, h)| h.layer == layer)
+                .map(|(place, h)| (place, h.head))
+                .collect(),
+        };
+        let mut slices: Vec<Option<Tensor>> = match purpose {
+            Purpose::Prefix(_) => Vec::new(),
+            Purpose::Features(heads) => vec![None; heads.len()],
+        };
+        let mut kept = Vec::new();
+        let mut x = x.reshape((batch * length, c.hidden))?;
+        for (number, layer) in self.layers.iter().enumerate().take(depth) {
+            let normed = kernels::rms_norm(&x, &layer.norm1, c.rms_eps)?;
+            let split = |x: Tensor| x.reshape((batch, length, ()));
+            let mut k = kernels::rotary(split(layer.k.forward(&normed)?)?, &cos, &sin)?;
+            let mut v = split(layer.v.forward(&normed)?)?;
+            if matches!(purpose, Purpose::Prefix(_)) {
+                kept.push((k.clone(), v.clone()));
+            }
+            if let Some((earlier_k, earlier_v)) = prefix.and_then(|p| p.layers.get(number)) {
+                k = Tensor::cat(&[earlier_k, &k], 1)?;
+                v = Tensor::cat(&[earlier_v, &v], 1)?;
+            }
+            let heads = wanted(number);
+            if number + 1 == depth {
+                let last = normed
+                    .reshape((batch, length, c.hidden))?
+                    .i((.., length - 1, ..))?
+                    .contiguous()?;
+                let at = (
+                    &cos.narrow(0, length - 1, 1)?,
+                    &sin.narrow(0, length - 1, 1)?,
+                );
+                for (place, slice) in self.last_token(layer, &last, (&k, &v), at, &heads)? {
+                    slices[place] = Some(slice);
+                }
+                break;
+            }
+            let Some(rest) = &layer.rest else {
+                candle_core::bail!("layer {number} is not wholly resident");
+            };
+            let q = kernels::rotary(split(layer.q.forward(&normed)?)?, &cos, &sin)?;
+            drop(normed);
+            let grouped = Heads::grouped(c.heads, c.kv_heads, c.head_dim);
+            let attended = kernels::attention(&q, &k, &v, &grouped)?;
+            for (place, head) in heads {
+                let slice = attended.i((.., length - 1, ..))?;
+                slices[place] = Some(
+                    slice
+                        .narrow(1, head * c.head_dim, c.head_dim)?
+                        .contiguous()?,
+                );
+            }
+            let attended = attended.reshape((batch * length, c.heads * c.head_dim))?;
+            x = kernels::add(x, &attended.matmul(&rest.o.t()?)?)?;
+            x = rest.mlp(x, c.rms_eps)?;
+        }
+        let slices = slices
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| candle_core::Error::msg("a wanted head was not computed"))?;
+        Ok(Outcome { slices, kept })
+    }
+
+    /// The wanted heads of the deepest layer: queries of the last position only, `last`
+    /// `[batch, hidden]`.
+    fn last_token(
+        &self,
+        layer: &Layer,
+        last: &Tensor,
+        (k, v): (&Tensor, &Tensor),
+        (cos, sin): (&Tensor, &Tensor),
+        heads: &[(usize, usize)],
+    ) -> CandleResult<Vec<(usize, Tensor)>> {
+        if heads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (c, batch) = (&self.config, last.dim(0)?);
+        let rows = |of: &Tensor| {
+            let parts: Vec<Tensor> = heads
+                .iter()
+                .map(|&(_, head)| of.narrow(0, head * c.head_dim, c.head_dim))
+                .collect::<CandleResult<_>>()?;
+            Tensor::cat(&parts, 0)
+        };
+        let q = Linear {
+            weight: rows(&layer.q.weight)?,
+            bias: layer.q.bias.as_ref().map(rows).transpose()?,
+        };
+        let q = q.forward(last)?.reshape((batch, 1, ()))?;
+        let q = kernels::rotary(q, cos, sin)?;
+        let group = c.heads / c.kv_heads;
+        let arrangement = Heads {
+            kv_of: heads.iter().map(|&(_, head)| head / group).collect(),
+            ..Heads::grouped(c.heads, c.kv_heads, c.head_dim)
+        };
+        let attended = kernels::attention(&q, k, v, &arrangement)?.squeeze(1)?;
+        heads
+            .iter()
+            .enumerate()
+            .map(|(i, &(place, _))| {
+                let slice = attended
+                    .narrow(1, i * c.head_dim, c.head_dim)?
+                    .contiguous()?;
+                Ok((place, slice))
+            })
+            .collect()
+    }
+}
+
+impl Layer {
+    fn load(from: &Loader, c: &TextConfig, number: usize, whole: bool) -> Result<Self> {
+        let at = |part: &str| format!("text.layers.{number}.{part}");
+        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        Ok(Layer {
+            norm1: from.tensor(at("norm1.weight"), [c.hidden])?,
+            q: from.linear(&at("attn.q"), q, c.hidden, true)?,
+            k: from.linear(&at("attn.k"), kv, c.hidden, true)?,
+            v: from.linear(&at("attn.v"), kv, c.hidden, true)?,
+            rest: whole
+                .then(|| -> Result<Rest> {
+                    Ok(Rest {
+                        o: from.tensor(at("attn.o.weight"), [c.hidden, q])?,
+                        norm2: from.tensor(at("norm2.weight"), [c.hidden])?,
+                        gate: from.tensor(at("mlp.gate.weight"), [c.intermediate, c.hidden])?,
+                        up: from.tensor(at("mlp.up.weight"), [c.intermediate, c.hidden])?,
+                        down: from.tensor(at("mlp.down.weight"), [c.hidden, c.intermediate])?,
+                    })
+                })
+                .transpose()?,
+        })
+    }
+}
+
+impl Rest {
+    /// `x + mlp(norm2(x))` for `x` `[rows, hidden]`, a part of the rows at a time: the wide
+    /// activations of all rows at once would be the largest tensors of the pass.
+    fn mlp(&self, x: Tensor, eps: f64) -> CandleResult<Tensor> {
+        let rows = x.dim(0)?;
+        let mut done = Vec::new();
+        for first in (0..rows).step_by(MLP_ROWS_PER_PASS) {
+            let part = x.narrow(0, first, MLP_ROWS_PER_PASS.min(rows - first))?;
+            let normed = kernels::rms_norm(&part, &self.norm2, eps)?;
+            let gate = normed.matmul(&self.gate.t()?)?;
+            let wide = kernels::silu_mul(gate, &normed.matmul(&self.up.t()?)?)?;
+            done.push(kernels::add(part, &wide.matmul(&self.down.t()?)?)?);
+        }
+        match done.as_slice() {
+            [] => Ok(x),
+            // On the CPU the parts are views of `x`, which has been overwritten.
+            _ if x.device().is_cpu() => Ok(x),
+            [one] => Ok(one.clone()),
+            _ => Tensor::cat(&done, 0),
+        }
+    }
+}
