@@ -90,6 +90,25 @@ pub const ATTENTION_KEY_ROWS: usize = 512;
 /// Most clips in one call of the model; the engine's batches are smaller.
 pub const PROBE_MAX_CLIPS: usize = 256;
 
+// --- model: hub
+
+/// Longest wait for the hub's answer to a request for facts.
+pub const HUB_REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Longest time without a byte before a download from the hub is given up; it can be resumed.
+pub const HUB_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Most files of a hub model that are listed: real ones have under 100.
+pub const HUB_FILES_MAX: usize = 10_000;
+
+// --- model: synthesize
+
+/// Most bytes of tensors in one file of a synthesized checkpoint, as the hub's files have it.
+pub const SHARD_MAX_BYTES: u64 = 5_000_000_000;
+
+/// Free space asked for beyond the tensors, bytes: tokenizer files and headers take about 20 MB.
+pub const SYNTHESIZE_SPARE_BYTES: u64 = 64 << 20;
+
 // --- model: fingerprint
 
 /// Most remembered fingerprints; the oldest go first.
@@ -97,6 +116,14 @@ pub const FINGERPRINT_CACHE_ENTRIES_MAX: usize = 256;
 
 /// Largest remembered fingerprint file, bytes: 1024 shards with long paths.
 pub const FINGERPRINT_CACHE_ENTRY_MAX_BYTES: u64 = 4 << 20;
+
+// --- video: encode
+
+/// Raw frames that wait for the encoder.
+pub const ENCODE_QUEUE_FRAMES: usize = 16;
+
+/// Longest time without progress before encoding is given up.
+pub const ENCODE_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 // --- inputs
 

@@ -7,10 +7,15 @@
 //! - [`pixels`], [`prompt`]: frames and questions as the model takes them.
 //! - [`vision`], [`projector`], [`language`]: the three parts of the forward pass, on [`kernels`].
 //! - [`internvl`]: the whole model behind [`HeadProbe`](crate::engine::probe::HeadProbe).
+//! - [`hub`]: from a directory or a hub id to a checkpoint directory.
+//! - [`synthesize`]: checkpoints with random weights, in any shape.
+//! - [`inspect`], [`fingerprint`]: what a checkpoint is, for people and for profiles.
 
 pub mod config;
 pub mod device;
 pub mod fingerprint;
+pub mod hub;
+pub mod inspect;
 pub mod internvl;
 pub mod kernels;
 pub mod language;
@@ -19,6 +24,7 @@ mod linear;
 pub mod pixels;
 pub mod projector;
 pub mod prompt;
+pub mod synthesize;
 pub mod vision;
 pub mod weights;
 

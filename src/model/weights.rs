@@ -251,7 +251,7 @@ struct Index {
 }
 
 /// Tensor name to file name. A file elsewhere than in the directory itself is refused.
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = read_bounded(path, MODEL_INDEX_MAX_BYTES)?;
     let index: Index = serde_json::from_str(&text).or_kind(Kind::DataLoss, || {
         format!("{} is not an index of tensors", path.display())

@@ -1,1 +1,3 @@
 //! VIDEO: bytes to frames; the only room that imports GStreamer.
+
+pub mod encode;

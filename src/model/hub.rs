@@ -1,0 +1,455 @@
+//! From what a user calls a model to a directory on disk: a local checkpoint, or a hub id whose
+//! files are fetched into the hub cache.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Error, Kind, Result, ResultExt},
+    limits::{HUB_FILES_MAX, HUB_REQUEST_TIMEOUT, HUB_STALL_TIMEOUT},
+    model::weights::read_index,
+};
+use hf_hub::{
+    Cache, Repo, RepoType,
+    api::{
+        Progress, RepoInfo,
+        sync::{Api, ApiBuilder, ApiError, ApiRepo},
+    },
+};
+
+/// Where and how to fetch.
+#[derive(Clone, Debug, Default)]
+pub struct HubOptions {
+    /// Base URL of the hub, what `HF_ENDPOINT` names; `None`: https://huggingface.co.
+    pub endpoint: Option<String>,
+    /// Cache folder, laid out as the hub's own tools do it; `None`: ~/.cache/huggingface/hub.
+    pub cache_dir: Option<PathBuf>,
+    /// Access token for private and gated models; `None`: the one that the hub's own tools stored
+    /// beside the cache, if any.
+    pub token: Option<String>,
+    /// Use the cache alone and never the network.
+    pub offline: bool,
+    /// Show a progress bar per file.
+    pub progress: bool,
+}
+
+/// Files beside the weights that a checkpoint may have and that are used.
+const SMALL_FILES: [&str; 10] = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+];
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The directory of the checkpoint that `model` names: an existing directory, or a hub id
+/// `owner/name` or `owner/name@revision`, fetched where the cache does not have it yet.
+///
+/// Blocks; a request that gets no answer in 30 s, or a download without progress for 60 s, fails.
+/// All files come from one commit. If the hub cannot be reached, a complete copy of that revision
+/// in the cache is used, with a warning in the log.
+///
+/// # Errors
+/// `NotFound` for a directory, model, revision or file that does not exist, `Unauthenticated` or
+/// `PermissionDenied` where the hub wants a (better) token, `Unavailable` where it cannot be
+/// reached, `InvalidArgument` for a malformed id, `DataLoss` for a download of the wrong size.
+pub fn resolve(model: &str, options: &HubOptions) -> Result<PathBuf> {
+    let path = Path::new(model);
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    if path.is_file() {
+        return Err(Error::invalid(format!(
+            "{model} is a file; give the checkpoint's directory"
+        )));
+    }
+    let Some(id) = HubId::parse(model) else {
+        return Err(Error::not_found(format!(
+            "no directory {model}, and it is not a hub id (owner/name or owner/name@revision) either"
+        )));
+    };
+    let cache = match &options.cache_dir {
+        Some(dir) => Cache::new(dir.clone()),
+        None => Cache::new(default_cache()?),
+    };
+    if options.offline {
+        return id.cached(&cache).ok_or_else(|| {
+            Error::not_found(format!(
+                "{model} is not (completely) in the hub cache {}, and the network is switched off",
+                cache.path().display()
+            ))
+        });
+    }
+    match id.fetch(&cache, options) {
+        Err(error) if error.kind() == Kind::Unavailable => match id.cached(&cache) {
+            Some(dir) => {
+                tracing::warn!(model, error = %format!("{error:#}"), "hub unreachable, using the cached copy");
+                Ok(dir)
+            }
+            None => Err(error),
+        },
+        other => other,
+    }
+}
+
+fn default_cache() -> Result<PathBuf> {
+    std::env::home_dir()
+        .filter(|home| home.is_absolute())
+        .map(|home| home.join(".cache/huggingface/hub"))
+        .ok_or_else(|| {
+            Error::precondition("there is no home directory for the hub cache; name a cache folder")
+        })
+}
+
+/// `owner/name[@revision]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HubId {
+    repo: String,
+    revision: String,
+}
+
+/// A single path component: what the hub allows in names, and nothing that leaves a folder.
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 128
+        && !text.starts_with('.')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+impl HubId {
+    fn parse(text: &str) -> Option<Self> {
+        let (repo, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (owner, name) = repo.split_once('/')?;
+        let revision_ok = !revision.is_empty() && revision.split('/').all(is_name);
+        (is_name(owner) && is_name(name) && revision_ok).then(|| HubId {
+            repo: repo.to_owned(),
+            revision: revision.to_owned(),
+        })
+    }
+
+    fn at(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.repo.clone(), RepoType::Model, revision.to_owned())
+    }
+
+    /// The snapshot in the cache, if its reference was written, which happens last.
+    fn cached(&self, cache: &Cache) -> Option<PathBuf> {
+        let config = cache.repo(self.at(&self.revision)).get("config.json")?;
+        let dir = config.parent()?.to_path_buf();
+        if dir.join(SINGLE).is_file() {
+            return Some(dir);
+        }
+        let names = shards(&dir.join(INDEX)).ok()??;
+        names
+            .iter()
+            .all(|name| dir.join(name).is_file())
+            .then_some(dir)
+    }
+
+    fn fetch(&self, cache: &Cache, options: &HubOptions) -> Result<PathBuf> {
+        let mut builder = ApiBuilder::from_cache(cache.clone()).with_progress(false);
+        if let Some(endpoint) = &options.endpoint {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+        }
+        if options.token.is_some() {
+            builder = builder.with_token(options.token.clone());
+        }
+        let api = builder
+            .build()
+            .map_err(|e| self.explain("cannot set up the hub client", e))?;
+
+        // One commit for all files, even if the branch moves meanwhile.
+        let repo = api.repo(self.at(&self.revision));
+        let info: RepoInfo = within(HUB_REQUEST_TIMEOUT, move || repo.info())
+            .ok_or_else(|| self.silent("the list of its files"))?
+            .map_err(|e| self.explain("cannot list its files", e))?;
+        if !is_name(&info.sha) || info.siblings.len() > HUB_FILES_MAX {
+            return Err(Error::data_loss(format!(
+                "hub model {self}: the hub's answer is not a list of files at one commit"
+            )));
+        }
+        let has = |name: &str| info.siblings.iter().any(|s| s.rfilename == name);
+        let session = Session {
+            id: self,
+            api,
+            cache,
+            commit: &info.sha,
+            progress: options.progress,
+        };
+        if !has("config.json") {
+            return Err(Error::not_found(format!(
+                "hub model {self} has no config.json; is it a checkpoint?"
+            )));
+        }
+        for name in SMALL_FILES.into_iter().filter(|name| has(name)) {
+            session.file(name)?;
+        }
+        let weights = if has(SINGLE) {
+            vec![SINGLE.to_owned()]
+        } else if has(INDEX) {
+            shards(&session.file(INDEX)?)?.unwrap_or_default()
+        } else {
+            return Err(Error::not_found(format!(
+                "hub model {self} has no {INDEX} and no {SINGLE}; only safetensors are read"
+            )));
+        };
+        for name in &weights {
+            if !has(name) {
+                return Err(Error::not_found(format!(
+                    "hub model {self}: {INDEX} names {name}, which is not there"
+                )));
+            }
+            session.file(name)?;
+        }
+        // Written last: the reference marks the snapshot as complete.
+        cache
+            .repo(self.at(&self.revision))
+            .create_ref(&info.sha)
+            .or_kind(Kind::Internal, || {
+                format!("cannot write to the hub cache {}", cache.path().display())
+            })?;
+        Ok(cache.repo(self.at(&info.sha)).pointer_path(&info.sha))
+    }
+
+    fn silent(&self, what: &str) -> Error {
+        Error::unavailable(format!(
+            "hub model {self}: no answer about {what} within {} s; check the network and HF_ENDPOINT",
+            HUB_REQUEST_TIMEOUT.as_secs()
+        ))
+    }
+
+    fn explain(&self, what: &str, error: ApiError) -> Error {
+        let text = error.to_string();
+        // The client's own error type is not exported; its message has the status.
+        let status = text
+            .rsplit_once("http status: ")
+            .and_then(|(_, code)| code.trim().parse::<u16>().ok());
+        let (kind, hint) = match (status, &error) {
+            (Some(404), _) => (
+                Kind::NotFound,
+                "no such model, revision or file on the hub (a private one needs a token)",
+            ),
+            (Some(401), _) => (Kind::Unauthenticated, "the hub wants a token (HF_TOKEN)"),
+            (Some(403), _) => (
+                Kind::PermissionDenied,
+                "the token may not read it; ask for access on the hub",
+            ),
+            (_, ApiError::IoError(_)) => (Kind::Internal, "cannot write to the hub cache"),
+            (_, ApiError::LockAcquisition(_)) => (
+                Kind::Unavailable,
+                "another process is downloading it; try again later",
+            ),
+            _ => (
+                Kind::Unavailable,
+                "the hub cannot be reached or answered nonsense; check the network and HF_ENDPOINT",
+            ),
+        };
+        Error::new(kind, format!("hub model {self}: {what}: {hint} ({text})")).with_source(error)
+    }
+}
+
+impl std::fmt::Display for HubId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.repo, self.revision)
+    }
+}
+
+/// The downloads of one commit.
+struct Session<'a> {
+    id: &'a HubId,
+    api: Api,
+    cache: &'a Cache,
+    commit: &'a str,
+    progress: bool,
+}
+
+impl Session<'_> {
+    fn repo(&self) -> ApiRepo {
+        self.api.repo(self.id.at(self.commit))
+    }
+
+    /// The file in the cache, downloaded if it is not there.
+    fn file(&self, name: &str) -> Result<PathBuf> {
+        let snapshot = self
+            .cache
+            .repo(self.id.at(self.commit))
+            .pointer_path(self.commit);
+        let there = snapshot.join(name);
+        if there.is_file() {
+            return Ok(there);
+        }
+        let api = self.api.clone();
+        let url = self.repo().url(name);
+        let facts = within(HUB_REQUEST_TIMEOUT, move || api.metadata(&url))
+            .ok_or_else(|| self.id.silent(name))?
+            .map_err(|e| self.id.explain(&format!("cannot fetch {name}"), e))?;
+        // Both become names in the cache folder.
+        if !is_name(facts.etag()) || facts.commit_hash() != self.commit {
+            return Err(Error::data_loss(format!(
+                "hub model {}: {name} came with an unusable etag or from another commit",
+                self.id
+            )));
+        }
+        let path = self.download(name)?;
+        let size = std::fs::metadata(&path).map(|m| m.len()).unwrap_or(0);
+        if size != facts.size() as u64 {
+            // Neither the pointer nor the blob may pass for the file next time.
+            if let Ok(blob) = std::fs::canonicalize(&path) {
+                let _ = std::fs::remove_file(blob);
+            }
+            let _ = std::fs::remove_file(&path);
+            return Err(Error::data_loss(format!(
+                "hub model {}: {name} is {size} bytes after the download, the hub says {}; try again",
+                self.id,
+                facts.size()
+            )));
+        }
+        Ok(path)
+    }
+
+    /// Downloads on a thread of its own, since the client has no timeouts: if no byte arrives for
+    /// the stall time the call fails, and the thread dies with its connection.
+    fn download(&self, name: &str) -> Result<PathBuf> {
+        let beat = Arc::new(Beat::default());
+        let (send, receive) = mpsc::sync_channel(1);
+        let watch = Watched {
+            beat: beat.clone(),
+            bar: self.progress.then(indicatif::ProgressBar::no_length),
+        };
+        let repo = self.repo();
+        let file = name.to_owned();
+        std::thread::Builder::new()
+            .name("hub-download".into())
+            .spawn(move || {
+                let _ = send.send(repo.download_with_progress(&file, watch));
+            })
+            .or_kind(Kind::Internal, || "cannot start a thread".into())?;
+        let mut last = (0, Instant::now());
+        loop {
+            match receive.recv_timeout(Duration::from_millis(200)) {
+                Ok(Ok(path)) => return Ok(path),
+                Ok(Err(error)) => {
+                    return Err(self.id.explain(&format!("cannot fetch {name}"), error));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let bytes = beat.bytes.load(Ordering::Relaxed);
+                    if bytes != last.0 {
+                        last = (bytes, Instant::now());
+                    } else if last.1.elapsed() > HUB_STALL_TIMEOUT {
+                        beat.abandoned.store(true, Ordering::Relaxed);
+                        return Err(Error::unavailable(format!(
+                            "hub model {}: the download of {name} made no progress for {} s; try again, it goes on where it stopped",
+                            self.id,
+                            HUB_STALL_TIMEOUT.as_secs()
+                        )));
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Error::data_loss(format!(
+                        "hub model {}: the download of {name} broke on a malformed answer",
+                        self.id
+                    )));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Beat {
+    bytes: AtomicU64,
+    abandoned: AtomicBool,
+}
+
+/// Tells the waiting side that bytes arrive, and draws the bar.
+struct Watched {
+    beat: Arc<Beat>,
+    bar: Option<indicatif::ProgressBar>,
+}
+
+impl Progress for Watched {
+    fn init(&mut self, size: usize, filename: &str) {
+        if let Some(bar) = &mut self.bar {
+            Progress::init(bar, size, filename);
+            bar.set_position(0);
+        }
+    }
+
+    fn update(&mut self, size: usize) {
+        self.beat.bytes.fetch_add(size as u64, Ordering::Relaxed);
+        if let Some(bar) = self
+            .bar
+            .as_ref()
+            .filter(|_| !self.beat.abandoned.load(Ordering::Relaxed))
+        {
+            bar.inc(size as u64);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own; `None` if it is not done within `limit` or breaks.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (send, receive) = mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("hub-request".into())
+        .spawn(move || {
+            let _ = send.send(work());
+        })
+        .ok()?;
+    receive.recv_timeout(limit).ok()
+}
+
+/// The shard names of an index file, sorted, each once; `None` if there is no such file.
+fn shards(index: &Path) -> Result<Option<Vec<String>>> {
+    if !index.exists() {
+        return Ok(None);
+    }
+    let mut names: Vec<String> = read_index(index)?.into_values().collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(Some(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_owner_name_and_revision_and_nothing_that_leaves_the_cache() {
+        let id = HubId::parse("OpenGVLab/InternVL3-8B-hf").unwrap();
+        assert_eq!(
+            (id.repo.as_str(), id.revision.as_str()),
+            ("OpenGVLab/InternVL3-8B-hf", "main")
+        );
+        assert_eq!(HubId::parse("a/b@refs/pr/1").unwrap().revision, "refs/pr/1");
+        for bad in [
+            "a", "a/b/c", "/a/b", "../b", "a/..", "a/b@", "a/b@../x", "a/b@x//y", "a b/c",
+        ] {
+            assert_eq!(HubId::parse(bad), None, "{bad}");
+        }
+    }
+}
