@@ -36,19 +36,27 @@ impl Mp4Writer {
                 "cannot encode {width}x{height} at {fps} fps; sides must be even, and nothing 0"
             )));
         }
-        gst::init().or_kind(Kind::FailedPrecondition, || "GStreamer does not start".into())?;
+        gst::init().or_kind(Kind::FailedPrecondition, || {
+            "GStreamer does not start".into()
+        })?;
         let caps = gst::Caps::builder("video/x-raw")
             .field("format", "RGB")
             .field("width", i32::try_from(width).unwrap_or(i32::MAX))
             .field("height", i32::try_from(height).unwrap_or(i32::MAX))
-            .field("framerate", gst::Fraction::new(i32::try_from(fps).unwrap_or(1), 1))
+            .field(
+                "framerate",
+                gst::Fraction::new(i32::try_from(fps).unwrap_or(1), 1),
+            )
             .build();
         let i420 = gst::Caps::builder("video/x-raw")
             .field("format", "I420")
             .field("colorimetry", "bt601")
             .build();
         let location = path.to_str().ok_or_else(|| {
-            Error::invalid(format!("{} is not UTF-8; choose another name", path.display()))
+            Error::invalid(format!(
+                "{} is not UTF-8; choose another name",
+                path.display()
+            ))
         })?;
         let source = gst_app::AppSrc::builder()
             .caps(&caps)
@@ -56,26 +64,27 @@ impl Mp4Writer {
             .build();
         // RGB rows without padding, whatever their width.
         let frame_bytes = width as usize * height as usize * 3;
-        let convert = element("videoconvert", "gstreamer1.0-plugins-base")?.build();
-        let filter = element("capsfilter", "gstreamer1.0")?.property("caps", i420).build();
-        let encoder = element("x264enc", "gstreamer1.0-plugins-ugly")?
-            .property_from_str("pass", "qual")
-            .property("quantizer", 21u32)
-            .property_from_str("speed-preset", "veryfast")
-            .property("threads", 1u32)
-            .property("key-int-max", 2 * fps)
-            .build();
-        let muxer = element("mp4mux", "gstreamer1.0-plugins-good")?
-            .property("faststart", true)
-            .build();
-        let sink = element("filesink", "gstreamer1.0")?.property("location", location.to_owned()).build();
-        let [convert, filter, encoder, muxer, sink] = [convert, filter, encoder, muxer, sink]
-            .map(|built| {
-                built.or_kind(Kind::FailedPrecondition, || {
-                    "an encoding element cannot be made".into()
-                })
-            });
-        let chain = [source.clone().upcast(), convert?, filter?, encoder?, muxer?, sink?];
+        let convert = element("videoconvert", "gstreamer1.0-plugins-base")?;
+        let filter = element("capsfilter", "gstreamer1.0")?;
+        filter.set_property("caps", &i420);
+        let encoder = element("x264enc", "gstreamer1.0-plugins-ugly")?;
+        encoder.set_property_from_str("pass", "qual");
+        encoder.set_property("quantizer", 21u32);
+        encoder.set_property_from_str("speed-preset", "veryfast");
+        encoder.set_property("threads", 1u32);
+        encoder.set_property("key-int-max", 2 * fps);
+        let muxer = element("mp4mux", "gstreamer1.0-plugins-good")?;
+        muxer.set_property("faststart", true);
+        let sink = element("filesink", "gstreamer1.0")?;
+        sink.set_property("location", location);
+        let chain = [
+            source.clone().upcast(),
+            convert,
+            filter,
+            encoder,
+            muxer,
+            sink,
+        ];
         let pipeline = gst::Pipeline::new();
         let failed = || "the encoding pipeline cannot be built".to_owned();
         pipeline.add_many(&chain).or_kind(Kind::Internal, failed)?;
@@ -127,7 +136,10 @@ impl Mp4Writer {
         self.frames += 1;
         if self.source.push_buffer(buffer).is_err() {
             self.check()?;
-            return Err(Error::internal(format!("the encoder of {} has stopped", self.name)));
+            return Err(Error::internal(format!(
+                "the encoder of {} has stopped",
+                self.name
+            )));
         }
         Ok(())
     }
@@ -136,7 +148,10 @@ impl Mp4Writer {
     pub fn finish(self) -> Result<()> {
         if self.source.end_of_stream().is_err() {
             self.check()?;
-            return Err(Error::internal(format!("the encoder of {} has stopped", self.name)));
+            return Err(Error::internal(format!(
+                "the encoder of {} has stopped",
+                self.name
+            )));
         }
         let limit = gst::ClockTime::from_nseconds(
             u64::try_from(ENCODE_STALL_TIMEOUT.as_nanos()).unwrap_or(u64::MAX),
@@ -183,14 +198,90 @@ impl Drop for Mp4Writer {
     }
 }
 
-fn element(
-    name: &'static str,
-    package: &str,
-) -> Result<gst::element_factory::ElementBuilder<'static>> {
-    if gst::ElementFactory::find(name).is_none() {
-        return Err(Error::precondition(format!(
-            "GStreamer has no element {name}; install {package}"
-        )));
+fn element(name: &str, package: &str) -> Result<gst::Element> {
+    gst::ElementFactory::make(name)
+        .build()
+        .or_kind(Kind::FailedPrecondition, || {
+            format!("GStreamer has no element {name}; install {package}")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decoded size and frame count.
+    fn decode(path: &Path) -> (i32, i32, usize) {
+        let text = format!(
+            "filesrc location={} ! qtdemux ! h264parse ! avdec_h264 ! appsink name=sink sync=false",
+            path.display()
+        );
+        let pipeline = gst::parse::launch(&text)
+            .unwrap()
+            .downcast::<gst::Pipeline>()
+            .unwrap();
+        let sink = pipeline
+            .by_name("sink")
+            .unwrap()
+            .downcast::<gst_app::AppSink>()
+            .unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let (mut width, mut height, mut frames) = (0, 0, 0);
+        while let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_seconds(20)) {
+            let caps = sample.caps().unwrap().structure(0).unwrap();
+            (width, height) = (caps.get("width").unwrap(), caps.get("height").unwrap());
+            frames += 1;
+        }
+        assert!(sink.is_eos());
+        pipeline.set_state(gst::State::Null).unwrap();
+        (width, height, frames)
     }
-    Ok(gst::ElementFactory::make(name))
+
+    fn write(path: &Path, frames: u8) -> Result<()> {
+        let mut writer = Mp4Writer::create(path, 64, 48, 30)?;
+        for i in 0..frames {
+            writer.push(
+                (0..64 * 48 * 3)
+                    .map(|k| (k as u8).wrapping_mul(i))
+                    .collect(),
+            )?;
+        }
+        writer.finish()
+    }
+
+    #[test]
+    fn every_frame_is_there_and_the_file_is_the_same_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a.mp4"), dir.path().join("b.mp4"));
+        write(&a, 75).unwrap();
+        write(&b, 75).unwrap();
+        assert_eq!(decode(&a), (64, 48, 75));
+        let (a, b) = (std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+        // Fast start: the index stands before the media.
+        let find = |what: &[u8]| a.windows(4).position(|w| w == what).unwrap();
+        assert!(find(b"moov") < find(b"mdat"));
+        assert_eq!(a.len(), b.len());
+        let media = |file: &[u8]| {
+            let at = file.windows(4).position(|w| w == b"mdat").unwrap();
+            file[at..].to_vec()
+        };
+        assert!(media(&a) == media(&b));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("no/such/folder.mp4");
+        assert!(write(&nowhere, 60).is_err());
+        let path = dir.path().join("a.mp4");
+        assert_eq!(
+            Mp4Writer::create(&path, 63, 48, 30).err().unwrap().kind(),
+            Kind::InvalidArgument
+        );
+        let mut writer = Mp4Writer::create(&path, 64, 48, 30).unwrap();
+        assert_eq!(
+            writer.push(vec![0; 5]).unwrap_err().kind(),
+            Kind::InvalidArgument
+        );
+    }
 }

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-pub use super::{anomaly::ClipKind, scene::Scene};
-
-use super::scene::{FPS, HEIGHT, WIDTH};
+use super::{ClipKind, FPS, HEIGHT, Scene, WIDTH};
 use crate::{
     error::{Kind, Result, ResultExt},
     video::encode::Mp4Writer,
@@ -59,15 +57,14 @@ pub struct ClipSets {
 pub fn render_sets(dir: &Path, seed: u64, train: usize, unseen: usize) -> Result<ClipSets> {
     let render_set = |name: &str, first: u64, count: usize| -> Result<(PathBuf, Vec<Clip>)> {
         let folder = dir.join(name);
-        std::fs::create_dir_all(&folder)
-            .or_kind(Kind::InvalidArgument, || format!("cannot create {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).or_kind(Kind::InvalidArgument, || {
+            format!("cannot create {}", folder.display())
+        })?;
         let clips = (0..count)
             .into_par_iter()
             .map(|i| {
                 let kind = KINDS[i % KINDS.len()];
-                let seed = seed
-                    .wrapping_mul(1_000_003)
-                    .wrapping_add(first + i as u64);
+                let seed = clip_seed(seed, first + i as u64);
                 let file = format!("{name}/{i:02}-{}.mp4", kind.as_str());
                 let intervals = render(seed, kind, &dir.join(&file))?;
                 Ok(Clip {
@@ -94,6 +91,11 @@ pub fn render_sets(dir: &Path, seed: u64, train: usize, unseen: usize) -> Result
     })
 }
 
+/// Seed of clip `number` of the sets of `seed`.
+fn clip_seed(seed: u64, number: u64) -> u64 {
+    seed.wrapping_mul(1_000_003).wrapping_add(number)
+}
+
 const KINDS: [ClipKind; 5] = [
     ClipKind::Flash,
     ClipKind::Smoke,
@@ -118,4 +120,31 @@ fn write_manifest(path: &Path, clips: &[Clip]) -> Result<()> {
         }
     }
     csv.flush().or_kind(Kind::Internal, named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_rendered_with_their_truth_and_share_no_seed() {
+        let dir = tempfile::tempdir().unwrap();
+        let sets = render_sets(dir.path(), 3, 2, 1).unwrap();
+        assert_eq!((sets.train.len(), sets.unseen.len()), (2, 1));
+        assert_ne!(sets.train[0].seed, sets.unseen[0].seed);
+        let text = std::fs::read_to_string(&sets.train_manifest).unwrap();
+        let (start, end) = sets.train[0].intervals[0];
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            format!("train/00-flash.mp4,anomaly,{start},{end}")
+        );
+        for clip in sets.train.iter().chain(&sets.unseen) {
+            assert!(
+                std::fs::metadata(dir.path().join(&clip.file))
+                    .unwrap()
+                    .len()
+                    > 50_000
+            );
+        }
+    }
 }

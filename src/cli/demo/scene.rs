@@ -9,7 +9,9 @@ use super::{
     canvas::{Canvas, Rgb},
 };
 
+/// Pixels per row.
 pub const WIDTH: usize = 320;
+/// Rows.
 pub const HEIGHT: usize = 240;
 /// Frames per second.
 pub const FPS: u32 = 30;
@@ -493,5 +495,82 @@ fn buildings(rng: &mut ChaCha8Rng, canvas: &mut Canvas, street: Street) {
             wy += down;
         }
         x += width;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest mean difference of a channel over any 16×16 block.
+    fn difference(a: &[u8], b: &[u8]) -> f32 {
+        let mut worst = 0.0f32;
+        for by in 0..HEIGHT / 16 {
+            for bx in 0..WIDTH / 16 {
+                let mut sum = 0.0;
+                for y in by * 16..by * 16 + 16 {
+                    let row = (y * WIDTH + bx * 16) * 3..(y * WIDTH + bx * 16 + 16) * 3;
+                    let (a, b) = (&a[row.clone()], &b[row]);
+                    sum += a
+                        .iter()
+                        .zip(b)
+                        .map(|(a, b)| f32::from(a.abs_diff(*b)))
+                        .sum::<f32>();
+                }
+                worst = worst.max(sum / (16.0 * 16.0 * 3.0));
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn an_anomaly_is_seen_within_its_interval_and_only_there() {
+        for kind in ClipKind::ANOMALIES {
+            for seed in 0..4 {
+                let scene = Scene::new(seed, kind);
+                let mut calm = Scene::new(seed, kind);
+                calm.anomaly = None;
+                let intervals = scene.intervals();
+                let [(first, end)] = intervals[..] else {
+                    panic!("{kind:?} {seed}: {intervals:?}");
+                };
+                assert!(first >= 48 && end > first + 48 && end <= scene.frames());
+                for outside in [0, first - 1]
+                    .into_iter()
+                    .chain((end < scene.frames()).then_some(end))
+                {
+                    assert!(
+                        scene.frame(outside) == calm.frame(outside),
+                        "{kind:?} {seed} {outside}"
+                    );
+                }
+                let inside: Vec<u64> = (first + 3..end).step_by(7).collect();
+                let seen = inside
+                    .iter()
+                    .filter(|f| difference(&scene.frame(**f), &calm.frame(**f)) > 3.0)
+                    .count();
+                assert!(
+                    seen as f32 >= 0.9 * inside.len() as f32,
+                    "{kind:?} {seed}: seen in {seen} of {} frames",
+                    inside.len()
+                );
+            }
+        }
+        assert!(Scene::new(0, ClipKind::Normal).intervals().is_empty());
+    }
+
+    #[test]
+    fn a_clip_is_its_seed() {
+        let (a, b) = (
+            Scene::new(9, ClipKind::Smoke),
+            Scene::new(9, ClipKind::Smoke),
+        );
+        assert_eq!(a.intervals(), b.intervals());
+        assert!(a.frame(200) == b.frame(200));
+        assert!(a.frame(200) != Scene::new(10, ClipKind::Smoke).frame(200));
+        for seed in 0..50 {
+            let frames = Scene::new(seed, ClipKind::Normal).frames();
+            assert!((300..=600).contains(&frames), "{frames}");
+        }
     }
 }

@@ -103,7 +103,14 @@ fn rotary_equals_the_plain_turn() {
 #[test]
 fn tiled_attention_equals_plain_attention() {
     // Lengths around the tile sizes; keys beyond the queries are an earlier prefix.
-    for (length, keys) in [(1, 1), (1, 700), (129, 129), (200, 1100), (300, 513)] {
+    for (length, keys) in [
+        (1, 1),
+        (1, 700),
+        (129, 129),
+        (200, 1100),
+        (300, 513),
+        (600, 700),
+    ] {
         for causal in [false, true] {
             let heads = Heads {
                 causal,
