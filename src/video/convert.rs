@@ -83,57 +83,73 @@ pub struct Component<'a> {
 
 impl Component<'_> {
     /// Reads the samples of the row that covers picture row `y`, one per pixel of `out`.
-    fn read_row(&self, y: usize, out: &mut [i32]) -> Result<()> {
+    fn read_row(&self, y: usize, out: &mut [f32]) -> Result<()> {
         let samples = out.len().div_ceil(1 << self.w_sub);
         let bytes = if self.depth > 8 { 2 } else { 1 };
-        let row = y >> self.h_sub;
-        let start = row * self.stride;
+        let start = (y >> self.h_sub) * self.stride;
         let needed = samples.saturating_sub(1) * self.step + bytes;
         let row = self
             .data
             .get(start..start + needed)
             .ok_or_else(|| Error::internal("a decoded picture is smaller than its caps say"))?;
-        match (bytes, self.w_sub) {
-            (1, 0) => fill(out, row.iter().step_by(self.step), 0, |&v| i32::from(v)),
-            (1, sub) => fill(out, row.iter().step_by(self.step), sub, |&v| i32::from(v)),
-            (_, sub) => {
-                let shift = self.shift;
-                fill(out, row.chunks(self.step), sub, |c| match c {
-                    [low, high, ..] => i32::from(u16::from_le_bytes([*low, *high]) >> shift),
-                    _ => 0,
-                });
-            }
+        let sub = self.w_sub;
+        if bytes == 2 {
+            let shift = self.shift;
+            let samples = row.chunks(self.step).map(|c| match c {
+                [low, high, ..] => f32::from(u16::from_le_bytes([*low, *high]) >> shift),
+                _ => 0.0,
+            });
+            repeat(out, samples, sub);
+        } else if self.step == 1 {
+            repeat(out, row.iter().map(|&v| f32::from(v)), sub);
+        } else {
+            repeat(
+                out,
+                row.iter().step_by(self.step).map(|&v| f32::from(v)),
+                sub,
+            );
         }
         Ok(())
     }
 }
 
 /// Repeats each sample over the 2^sub pixels it covers.
-fn fill<T>(out: &mut [i32], samples: impl Iterator<Item = T>, sub: u32, f: impl Fn(T) -> i32) {
-    if sub == 0 {
-        for (o, s) in out.iter_mut().zip(samples) {
-            *o = f(s);
+fn repeat(out: &mut [f32], samples: impl Iterator<Item = f32>, sub: u32) {
+    match sub {
+        0 => {
+            for (o, s) in out.iter_mut().zip(samples) {
+                *o = s;
+            }
         }
-    } else {
-        for (o, s) in out.chunks_mut(1 << sub).zip(samples) {
-            o.fill(f(s));
+        1 => {
+            // The common case, without a loop inside the loop.
+            for (o, s) in out.chunks_mut(2).zip(samples) {
+                if let [a, b] = o {
+                    (*a, *b) = (s, s);
+                } else {
+                    o.fill(s);
+                }
+            }
+        }
+        _ => {
+            for (o, s) in out.chunks_mut(1 << sub).zip(samples) {
+                o.fill(s);
+            }
         }
     }
 }
 
-/// Fraction bits of the coefficients: a product of a sample and a coefficient is at most
-/// 2.2 · 255 · 2^20 in absolute value for every depth, and sums of them stay below 2^31.
-const FRACTION: u32 = 20;
-const HALF: i32 = 1 << (FRACTION - 1);
-
-fn fixed(v: f64) -> i32 {
-    (v * f64::from(1u32 << FRACTION)).round() as i32
+/// Rounds to the nearest level and clips. Adding 2^23 leaves the integer in the low mantissa bits,
+/// which vectorises where a float-to-integer cast does not.
+fn level(v: f32) -> u8 {
+    const TWO_POW_23: f32 = 8_388_608.0;
+    (v.clamp(0.0, 255.0) + TWO_POW_23).to_bits() as u8
 }
 
 /// Linear map of one component to 0..255.
 #[derive(Clone, Copy)]
 struct Scale {
-    offset: i32,
+    offset: f32,
     factor: f64,
 }
 
@@ -143,12 +159,12 @@ impl Scale {
             Range::Limited => {
                 let s = 1 << (depth - 8);
                 Scale {
-                    offset: 16 * s,
+                    offset: (16 * s) as f32,
                     factor: 255.0 / f64::from(219 * s),
                 }
             }
             Range::Full => Scale {
-                offset: 0,
+                offset: 0.0,
                 factor: 255.0 / f64::from((1u32 << depth) - 1),
             },
         }
@@ -157,17 +173,13 @@ impl Scale {
     fn chroma(depth: u32, range: Range) -> Self {
         let s = 1 << (depth - 8);
         Scale {
-            offset: 128 * s,
+            offset: (128 * s) as f32,
             factor: match range {
                 Range::Limited => 255.0 / f64::from(224 * s),
                 Range::Full => 255.0 / f64::from((1u32 << depth) - 1),
             },
         }
     }
-}
-
-fn to_u8(v: i32) -> u8 {
-    ((v + HALF) >> FRACTION).clamp(0, 255) as u8
 }
 
 fn checked(width: usize, height: usize, components: &[Component<'_>]) -> Result<Vec<u8>> {
@@ -196,34 +208,56 @@ pub fn yuv_to_rgb(
     let kg = 1.0 - kr - kb;
     let luma = Scale::luma(y.depth, range);
     let chroma = Scale::chroma(cb.depth, range);
-    let y_mul = fixed(luma.factor);
-    let r_cr = fixed(2.0 * (1.0 - kr) * chroma.factor);
-    let b_cb = fixed(2.0 * (1.0 - kb) * chroma.factor);
-    let g_cr = fixed(-2.0 * (1.0 - kr) * kr / kg * chroma.factor);
-    let g_cb = fixed(-2.0 * (1.0 - kb) * kb / kg * chroma.factor);
+    let y_mul = luma.factor as f32;
+    let r_cr = (2.0 * (1.0 - kr) * chroma.factor) as f32;
+    let b_cb = (2.0 * (1.0 - kb) * chroma.factor) as f32;
+    let g_cr = (-2.0 * (1.0 - kr) * kr / kg * chroma.factor) as f32;
+    let g_cb = (-2.0 * (1.0 - kb) * kb / kg * chroma.factor) as f32;
 
-    let mut lumas = vec![0i32; width];
-    let mut cbs = vec![0i32; width];
-    let mut crs = vec![0i32; width];
+    let row = || vec![0f32; width];
+    let (mut lumas, mut cbs, mut crs) = (row(), row(), row());
     // What the chroma adds to each channel; kept while rows share it.
-    let mut adds = vec![[0i32; 3]; width];
+    let (mut add_r, mut add_g, mut add_b) = (row(), row(), row());
+    let mut levels = vec![0u8; width * 3];
     let mut chroma_row = None;
     for (row, out) in out.chunks_exact_mut((width * 3).max(1)).enumerate() {
         y.read_row(row, &mut lumas)?;
+        for l in &mut lumas {
+            *l = (*l - luma.offset) * y_mul;
+        }
         let covers = (row >> cb.h_sub, row >> cr.h_sub);
         if chroma_row != Some(covers) {
             cb.read_row(row, &mut cbs)?;
             cr.read_row(row, &mut crs)?;
-            for ((add, &u), &v) in adds.iter_mut().zip(&cbs).zip(&crs) {
-                let (u, v) = (u - chroma.offset, v - chroma.offset);
-                *add = [r_cr * v, g_cb * u + g_cr * v, b_cb * u];
+            for v in cbs.iter_mut().chain(&mut crs) {
+                *v -= chroma.offset;
+            }
+            for (a, v) in add_r.iter_mut().zip(&crs) {
+                *a = r_cr * v;
+            }
+            for ((a, u), v) in add_g.iter_mut().zip(&cbs).zip(&crs) {
+                *a = g_cb * u + g_cr * v;
+            }
+            for (a, u) in add_b.iter_mut().zip(&cbs) {
+                *a = b_cb * u;
             }
             chroma_row = Some(covers);
         }
-        for ((pixel, &l), add) in out.chunks_exact_mut(3).zip(&lumas).zip(&adds) {
-            let l = (l - luma.offset) * y_mul;
-            for (channel, a) in pixel.iter_mut().zip(add) {
-                *channel = to_u8(l + a);
+        // Channel by channel, so that it vectorises; then interleaved.
+        let (reds, rest) = levels.split_at_mut(width);
+        let (greens, blues) = rest.split_at_mut(width);
+        for (levels, adds) in [
+            (&mut *reds, &add_r),
+            (&mut *greens, &add_g),
+            (&mut *blues, &add_b),
+        ] {
+            for ((o, l), a) in levels.iter_mut().zip(&lumas).zip(adds) {
+                *o = level(l + a);
+            }
+        }
+        for (((pixel, r), g), b) in out.chunks_exact_mut(3).zip(reds).zip(greens).zip(blues) {
+            if let [pr, pg, pb] = pixel {
+                (*pr, *pg, *pb) = (*r, *g, *b);
             }
         }
     }
@@ -249,15 +283,15 @@ pub fn rgb_to_rgb(
     range: Range,
 ) -> Result<Vec<u8>> {
     let mut out = checked(width, height, &components)?;
-    let mut samples = vec![0i32; width];
+    let mut samples = vec![0f32; width];
     for (channel, component) in components.iter().enumerate() {
         let scale = Scale::luma(component.depth, range);
-        let factor = fixed(scale.factor);
+        let factor = scale.factor as f32;
         for (row, out) in out.chunks_exact_mut((width * 3).max(1)).enumerate() {
             component.read_row(row, &mut samples)?;
             for (pixel, &s) in out.chunks_exact_mut(3).zip(&samples) {
                 if let Some(value) = pixel.get_mut(channel) {
-                    *value = to_u8((s - scale.offset) * factor);
+                    *value = level((s - scale.offset) * factor);
                 }
             }
         }

@@ -255,13 +255,14 @@ impl Decoder {
         let own = caps
             .structure(0)
             .and_then(|s| s.get::<String>("colorimetry").ok());
-        let colors = if state.honest_colors {
-            own
+        let of_stream = if state.honest_colors {
+            own.as_deref()
         } else {
-            state.input_colors.clone()
+            state.input_colors.as_deref()
         };
+        let colors = [of_stream, state.container_colors.as_deref()];
         let jfif = state.codec.is_some_and(|c| c.jfif);
-        let format = PictureFormat::new(caps, colors.as_deref(), jfif, state.orientation)?;
+        let format = PictureFormat::new(caps, &colors, jfif, state.orientation)?;
         drop(state);
         let (width, height) = format.stored_size();
         self.limits.check_size(width, height)?;

@@ -46,8 +46,10 @@ pub(crate) struct State {
     pub(crate) codec: Option<&'static Codec>,
     /// The decoder's output names the stream's colours and only them.
     pub(crate) honest_colors: bool,
-    /// Colours that reach the decoder's input.
+    /// Colours that the parser found in the bitstream.
     pub(crate) input_colors: Option<String>,
+    /// Colours that the container declares.
+    pub(crate) container_colors: Option<String>,
     pub(crate) orientation: Orientation,
     pub(crate) ledger: Ledger,
     /// The demuxer has read all of its input.
@@ -443,6 +445,10 @@ impl Builder {
                     if fragmented && let Some(open) = without_stop(event) {
                         *event = open;
                     }
+                    if let Some((plain, colors)) = without_colors(event) {
+                        *event = plain;
+                        shared.state().container_colors = Some(colors);
+                    }
                     note_event(event, &shared);
                     if let Err(e) = check_event(event, &limits) {
                         return refuse(info, &shared, e);
@@ -548,6 +554,20 @@ fn without_stop(event: &gst::EventRef) -> Option<gst::Event> {
     open.set_stop(gst::ClockTime::NONE);
     let open = gst::event::Segment::builder(&open).seqnum(event.seqnum());
     Some(open.build())
+}
+
+/// A caps event without the container's colours, and those. Parsers and decoders would let them
+/// override what the bitstream says, and muxers are known to lose the range.
+fn without_colors(event: &gst::EventRef) -> Option<(gst::Event, String)> {
+    const FIELD: &str = "colorimetry";
+    let gst::EventView::Caps(caps) = event.view() else {
+        return None;
+    };
+    let mut caps = caps.caps_owned();
+    let colors = caps.structure(0)?.get::<String>(FIELD).ok()?;
+    caps.make_mut().structure_mut(0)?.remove_field(FIELD);
+    let plain = gst::event::Caps::builder(&caps).seqnum(event.seqnum());
+    Some((plain.build(), colors))
 }
 
 /// Drops all data of a track that is not decoded.

@@ -25,13 +25,14 @@ pub(crate) struct PictureFormat {
 }
 
 impl PictureFormat {
-    /// From the decoder's caps. `colors` is what the stream itself says, in GStreamer's notation.
+    /// From the decoder's caps. `colors` is what is said about them, in GStreamer's notation, the
+    /// most trusted first: the bitstream, then the container.
     ///
     /// # Errors
     /// `InvalidArgument` for a pixel format that is not converted here.
     pub(crate) fn new(
         caps: &gst::CapsRef,
-        colors: Option<&str>,
+        colors: &[Option<&str>],
         jfif: bool,
         orientation: Orientation,
     ) -> Result<Self> {
@@ -44,22 +45,33 @@ impl PictureFormat {
                 info.format()
             )));
         }
-        let colors = colors.and_then(|c| c.parse::<gst_video::VideoColorimetry>().ok());
-        let matrix = match colors.as_ref().map(|c| c.matrix()) {
-            Some(gst_video::VideoColorMatrix::Bt601) => Matrix::Bt601,
-            Some(gst_video::VideoColorMatrix::Bt709) => Matrix::Bt709,
-            Some(gst_video::VideoColorMatrix::Bt2020) => Matrix::Bt2020,
-            Some(gst_video::VideoColorMatrix::Fcc) => Matrix::Fcc,
-            Some(gst_video::VideoColorMatrix::Smpte240m) => Matrix::Smpte240m,
-            _ if jfif => Matrix::Bt601,
-            _ => Matrix::unspecified(info.height()),
-        };
-        let range = match colors.as_ref().map(|c| c.range()) {
-            Some(gst_video::VideoColorRange::Range0_255) => Range::Full,
-            Some(gst_video::VideoColorRange::Range16_235) => Range::Limited,
-            _ if jfif || info.is_rgb() => Range::Full,
-            _ => Range::Limited,
-        };
+        let said: Vec<gst_video::VideoColorimetry> = colors
+            .iter()
+            .filter_map(|c| c.and_then(|c| c.parse().ok()))
+            .collect();
+        let matrix = said.iter().find_map(|c| match c.matrix() {
+            gst_video::VideoColorMatrix::Bt601 => Some(Matrix::Bt601),
+            gst_video::VideoColorMatrix::Bt709 => Some(Matrix::Bt709),
+            gst_video::VideoColorMatrix::Bt2020 => Some(Matrix::Bt2020),
+            gst_video::VideoColorMatrix::Fcc => Some(Matrix::Fcc),
+            gst_video::VideoColorMatrix::Smpte240m => Some(Matrix::Smpte240m),
+            _ => None,
+        });
+        let range = said.iter().find_map(|c| match c.range() {
+            gst_video::VideoColorRange::Range0_255 => Some(Range::Full),
+            gst_video::VideoColorRange::Range16_235 => Some(Range::Limited),
+            _ => None,
+        });
+        let matrix = matrix.unwrap_or(if jfif {
+            Matrix::Bt601
+        } else {
+            Matrix::unspecified(info.height())
+        });
+        let range = range.unwrap_or(if jfif || info.is_rgb() {
+            Range::Full
+        } else {
+            Range::Limited
+        });
         Ok(PictureFormat {
             info,
             matrix,

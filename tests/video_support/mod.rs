@@ -138,7 +138,7 @@ impl Clip {
 
 /// Gives frames in coding order without reordering their times anew: avenc_mpeg4 of some versions
 /// makes them up.
-fn restamp(element: &gst::Element, fps: u64) {
+pub fn restamp(element: &gst::Element, fps: u64) {
     let next = std::sync::atomic::AtomicU64::new(0);
     let pad = element.static_pad("src").unwrap();
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -159,7 +159,7 @@ fn restamp(element: &gst::Element, fps: u64) {
 }
 
 /// Waits for the end of stream and stops.
-fn finish(pipeline: &gst::Pipeline) {
+pub fn finish(pipeline: &gst::Pipeline) {
     let message = pipeline.bus().unwrap().timed_pop_filtered(
         gst::ClockTime::from_seconds(120),
         &[gst::MessageType::Eos, gst::MessageType::Error],
