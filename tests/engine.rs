@@ -1,4 +1,5 @@
 //! The engine's promises: order, bounds, cancellation, deadlines, fairness, faults, shutdown.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod doubles;
 
