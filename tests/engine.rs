@@ -1,9 +1,13 @@
 //! The engine's promises: order, bounds, cancellation, deadlines, fairness, faults, shutdown.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod doubles;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,12 +23,14 @@ struct Bench {
     handle: EngineHandle,
     turnstile: Arc<Turnstile>,
     log: Log,
+    fingerprints: Arc<AtomicUsize>,
 }
 
 /// An engine past its warm-up, with nothing in the log.
 async fn bench(config: EngineConfig) -> Bench {
     let probe = FakeProbe::new();
     let (turnstile, log) = (probe.turnstile.clone(), probe.log.clone());
+    let fingerprints = probe.fingerprints.clone();
     let engine = Engine::start(Box::new(probe), config).unwrap();
     let handle = engine.handle();
     handle.ready().await.unwrap();
@@ -34,6 +40,7 @@ async fn bench(config: EngineConfig) -> Bench {
         handle,
         turnstile,
         log,
+        fingerprints,
     }
 }
 
@@ -465,9 +472,21 @@ async fn what_the_model_cannot_run_is_refused_before_it_waits() {
 }
 
 #[tokio::test]
-async fn fingerprints_are_computed_on_the_thread_and_kept() {
+async fn fingerprints_are_computed_once_on_the_thread_and_kept() {
     let bench = bench(config()).await;
-    assert_eq!(bench.handle.fingerprint(2).await.unwrap(), FINGERPRINT);
+    let held = bench.hold().await;
+    // Both wait for the same one.
+    let two = [2, 2].map(|layers| {
+        let handle = bench.handle.clone();
+        tokio::spawn(async move { handle.fingerprint(layers).await })
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    bench.turnstile.open();
+    held.await.unwrap();
+    for one in two {
+        assert_eq!(one.await.unwrap().unwrap(), FINGERPRINT);
+    }
+    assert_eq!(bench.fingerprints.load(SeqCst), 1);
     let error = bench.handle.fingerprint(4).await.unwrap_err();
     assert_eq!(error.kind(), Kind::FailedPrecondition);
     // Known: no need for the thread, which is busy.

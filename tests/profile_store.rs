@@ -1,4 +1,5 @@
 //! Profiles on disk: what is refused and how it is said, atomic saving, the store.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod doubles;
 

@@ -300,10 +300,18 @@ impl Gate {
             .0
     }
 
+    /// Remembers a fingerprint and answers everybody else who waits for it.
     pub fn keep_fingerprint(&self, layers: usize, fingerprint: &str) {
-        self.lock()
-            .fingerprints
-            .insert(layers, fingerprint.to_owned());
+        let mut state = self.lock();
+        state.fingerprints.insert(layers, fingerprint.to_owned());
+        let (same, others) = std::mem::take(&mut state.fingerprint_requests)
+            .into_iter()
+            .partition(|request| request.layers == layers);
+        state.fingerprint_requests = others;
+        drop(state);
+        for FingerprintRequest { answer, .. } in same {
+            let _ = answer.send(Ok(fingerprint.to_owned()));
+        }
     }
 
     /// The thread ends: refuses everything that waits and everything to come.

@@ -79,6 +79,7 @@ pub struct FakeProbe {
     pub info: ProbeInfo,
     pub turnstile: Arc<Turnstile>,
     pub log: Log,
+    pub fingerprints: Arc<AtomicUsize>,
 }
 
 pub const PANIC: u8 = 250;
@@ -100,6 +101,7 @@ impl FakeProbe {
             },
             turnstile: Arc::default(),
             log: Arc::default(),
+            fingerprints: Arc::default(),
         }
     }
 }
@@ -134,6 +136,7 @@ impl HeadProbe for FakeProbe {
     }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {
+        self.fingerprints.fetch_add(1, SeqCst);
         if layers > self.info.resident_layers {
             return Err(Error::precondition("too many layers"));
         }
