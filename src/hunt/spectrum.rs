@@ -156,7 +156,10 @@ mod tests {
         for n in [1_usize, 2, 3, 17, 60] {
             let rank = n.div_ceil(2);
             let rows: Vec<f64> = (0..rank * n)
-                .map(|i| ((i as f64 + 1.0) * 78.233).sin() * if i % 7 == 0 { 100.0 } else { 1.0 })
+                .map(|i| {
+                    (((i as f64 + 1.0) * 78.233).sin() * 43_758.545_3).fract()
+                        * if i % 7 == 0 { 100.0 } else { 1.0 }
+                })
                 .collect();
             let mut a = vec![0.0; n * n];
             for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
