@@ -23,7 +23,12 @@ pub struct Args {
     #[arg(long, value_name = "K", default_value_t = 5)]
     pub top_k: usize,
     /// Weight of a head's standard deviation over prompts
-    #[arg(long, value_name = "L", default_value_t = 0.5, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "L",
+        default_value_t = 0.5,
+        allow_negative_numbers = true
+    )]
     pub lambda: f64,
     /// Where the scores go (JSON)
     #[arg(long, value_name = "FILE")]
@@ -119,7 +124,11 @@ fn summary(labelled: &file::LabelledFeatures, result: &HuntResult) -> String {
         result.layers,
         result.heads
     );
-    let _ = writeln!(text, "{:>4} {:>5} {:>5} {:>8} {:>8} {:>8}", "rank", "layer", "head", "rss", "mean", "std");
+    let _ = writeln!(
+        text,
+        "{:>4} {:>5} {:>5} {:>8} {:>8} {:>8}",
+        "rank", "layer", "head", "rss", "mean", "std"
+    );
     for (rank, id) in result.expert_heads.iter().enumerate() {
         let at = id.layer * result.heads + id.head;
         let _ = writeln!(
@@ -137,4 +146,80 @@ fn summary(labelled: &file::LabelledFeatures, result: &HuntResult) -> String {
         let _ = writeln!(text, "note: {note}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hunt::{Features, file::LabelledFeatures};
+
+    #[test]
+    fn writes_nested_json_and_a_page_with_escaped_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let labelled = LabelledFeatures {
+            features: Features {
+                prompts: 2,
+                samples: 8,
+                layers: 3,
+                heads: 2,
+                head_dim: 4,
+                data: (0..2 * 8 * 3 * 2 * 4)
+                    .map(|i| (i as f32 * 1.37).sin())
+                    .collect(),
+            },
+            labels: (0..8).map(|i| i % 3 == 0).collect(),
+            sample_names: None,
+            prompts: Some(vec!["<b>what?</b>".into(), "why?".into()]),
+        };
+        file::write_features(&path("f.safetensors"), &labelled).unwrap();
+        run(Args {
+            features: path("f.safetensors"),
+            top_k: 2,
+            lambda: 0.25,
+            out: path("hunt.json"),
+            report: Some(path("hunt.html")),
+        })
+        .unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path("hunt.json")).unwrap()).unwrap();
+        let options = HuntOptions {
+            top_k: 2,
+            lambda: 0.25,
+        };
+        let want = hunt::hunt(
+            &labelled.features,
+            &labelled.labels,
+            None,
+            &options,
+            &|_, _| (),
+        );
+        let want = want.unwrap();
+        let best = want.expert_heads[0];
+        assert_eq!(json["heads"][0], serde_json::json!([best.layer, best.head]));
+        assert_eq!(
+            json["options"],
+            serde_json::json!({"top_k": 2, "lambda": 0.25})
+        );
+        for name in ["lda", "kl", "mmd", "nmi", "saliency"] {
+            let flat: Vec<f64> = (0..12)
+                .map(|i| json[name][i / 6][i / 2 % 3][i % 2].as_f64().unwrap())
+                .collect();
+            if name == "lda" {
+                assert_eq!(flat, want.lda);
+            }
+        }
+        for (name, values) in [("rss", &want.rss), ("mean", &want.mean), ("std", &want.std)] {
+            let flat: Vec<f64> = (0..6)
+                .map(|i| json[name][i / 2][i % 2].as_f64().unwrap())
+                .collect();
+            assert_eq!(&flat, values, "{name}");
+        }
+        let page = std::fs::read_to_string(path("hunt.html")).unwrap();
+        assert!(page.contains("&lt;b&gt;what?&lt;/b&gt;") && !page.contains("<b>what"));
+        // One frame per expert head, no script, nothing from the network.
+        assert_eq!(page.matches("stroke=\"#e4572e\"").count(), 2);
+        assert!(!page.contains("<script") && !page.contains("http"));
+        assert!(!page.contains("NaN") && !page.contains("inf"));
+    }
 }

@@ -102,9 +102,8 @@ pub(super) fn check(
             )));
         }
     }
-    let of_class = |class: bool| -> Vec<usize> {
-        (0..labels.len()).filter(|&i| labels[i] == class).collect()
-    };
+    let of_class =
+        |class: bool| -> Vec<usize> { (0..labels.len()).filter(|&i| labels[i] == class).collect() };
     let (anomalous, normal) = (of_class(true), of_class(false));
     for (class, of_class) in [("anomalous", &anomalous), ("normal", &normal)] {
         let found = match of_class.as_slice() {

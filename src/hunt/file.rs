@@ -65,8 +65,8 @@ fn read(path: &Path) -> Result<LabelledFeatures> {
     const NOT_SAFETENSORS: &str = "not a whole safetensors file; make it with `headhunt extract`";
     let (_, header) = SafeTensors::read_metadata(&map)
         .or_kind(Kind::InvalidArgument, invalid(NOT_SAFETENSORS))?;
-    let tensors = SafeTensors::deserialize(&map)
-        .or_kind(Kind::InvalidArgument, invalid(NOT_SAFETENSORS))?;
+    let tensors =
+        SafeTensors::deserialize(&map).or_kind(Kind::InvalidArgument, invalid(NOT_SAFETENSORS))?;
     let features = features(&tensor(&tensors, "features")?)?;
     let labels = labels(&tensor(&tensors, "labels")?, features.samples)?;
     let names = |key: &str, count: usize| -> Result<Option<Vec<String>>> {
@@ -188,7 +188,11 @@ pub fn write_features(path: &Path, labelled: &LabelledFeatures) -> Result<()> {
     for (what, count, wanted) in [
         ("numbers", Some(features.data.len()), len),
         ("labels", Some(labels.len()), features.samples),
-        ("sample names", sample_names.as_ref().map(Vec::len), features.samples),
+        (
+            "sample names",
+            sample_names.as_ref().map(Vec::len),
+            features.samples,
+        ),
         ("prompts", prompts.as_ref().map(Vec::len), features.prompts),
     ] {
         if count.is_some_and(|c| c != wanted) {
@@ -325,4 +329,164 @@ pub fn write_atomically(
         .map_err(|e| e.error)
         .or_kind(Kind::ResourceExhausted, failed)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::serialize_to_file;
+
+    use super::*;
+
+    fn labelled() -> LabelledFeatures {
+        LabelledFeatures {
+            features: Features {
+                prompts: 2,
+                samples: 3,
+                layers: 1,
+                heads: 2,
+                head_dim: 2,
+                data: (0..24).map(|i| i as f32 * 0.25 - 2.0).collect(),
+            },
+            labels: vec![true, false, true],
+            sample_names: Some(["a \"b\".mp4", "ü", "c"].map(String::from).to_vec()),
+            prompts: None,
+        }
+    }
+
+    fn write(
+        path: &Path,
+        features: (Dtype, &[usize], &[u8]),
+        labels: Option<(Dtype, &[usize], &[u8])>,
+    ) {
+        let view = |(dtype, shape, data): (Dtype, &[usize], _)| {
+            TensorView::new(dtype, shape.to_vec(), data).unwrap()
+        };
+        let mut tensors = vec![("features", view(features))];
+        tensors.extend(labels.map(|l| ("labels", view(l))));
+        serialize_to_file(tensors, None, path).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.safetensors");
+        write_features(&path, &labelled()).unwrap();
+        assert_eq!(read_features(&path).unwrap(), labelled());
+        let mut wrong = labelled();
+        wrong.labels.pop();
+        assert_eq!(
+            write_features(&path, &wrong).unwrap_err().kind(),
+            Kind::InvalidArgument
+        );
+        // The folder holds nothing else.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn other_float_types_are_converted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.safetensors");
+        let want = labelled();
+        let shape = want.features.shape();
+        let labels: Vec<u8> = [1_i64, 0, 1].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let labels = Some((Dtype::I64, &[3_usize][..], &labels[..]));
+        let data = &want.features.data;
+        let f16: Vec<u8> = data
+            .iter()
+            .flat_map(|&x| half::f16::from_f32(x).to_le_bytes())
+            .collect();
+        let bf16: Vec<u8> = data
+            .iter()
+            .flat_map(|&x| half::bf16::from_f32(x).to_le_bytes())
+            .collect();
+        let f64: Vec<u8> = data
+            .iter()
+            .flat_map(|&x| f64::from(x).to_le_bytes())
+            .collect();
+        for (dtype, bytes) in [(Dtype::F16, f16), (Dtype::BF16, bf16), (Dtype::F64, f64)] {
+            write(&path, (dtype, &shape, &bytes), labels);
+            let got = read_features(&path).unwrap();
+            assert_eq!(got.features, want.features, "{dtype:?}");
+            assert_eq!((got.labels, got.sample_names), (want.labels.clone(), None));
+        }
+    }
+
+    #[test]
+    fn bad_files_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.safetensors");
+        let message = |kind| {
+            let e = read_features(&path).unwrap_err();
+            assert_eq!(e.kind(), kind, "{e}");
+            assert!(e.message().contains("f.safetensors"), "{e}");
+            e.message().to_owned()
+        };
+        assert!(message(Kind::NotFound).contains("cannot open"));
+        for bytes in [&b""[..], b"not a tensor file at all", &[0xff; 64]] {
+            std::fs::write(&path, bytes).unwrap();
+            message(Kind::InvalidArgument);
+        }
+        write_features(&path, &labelled()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+        assert!(message(Kind::InvalidArgument).contains("whole safetensors"));
+
+        let f32s = [0_u8; 96];
+        let labels = |label: i64| [label, 0, 1].map(i64::to_le_bytes).concat();
+        let good = labels(1);
+        let shape = [2_usize, 3, 1, 2, 2];
+        write(&path, (Dtype::F32, &shape, &f32s), None);
+        assert!(message(Kind::InvalidArgument).contains("no tensor `labels`; it has features"));
+        write(
+            &path,
+            (Dtype::F32, &[2, 3, 4], &f32s),
+            Some((Dtype::I64, &[3], &good)),
+        );
+        assert!(message(Kind::InvalidArgument).contains("`features` has shape [2, 3, 4]"));
+        write(
+            &path,
+            (Dtype::I32, &shape, &f32s),
+            Some((Dtype::I64, &[3], &good)),
+        );
+        assert!(message(Kind::InvalidArgument).contains("`features` is I32"));
+        write(
+            &path,
+            (Dtype::F32, &shape, &f32s),
+            Some((Dtype::I64, &[1, 3], &good)),
+        );
+        assert!(message(Kind::InvalidArgument).contains("`labels` is I64 [1, 3]"));
+        write(
+            &path,
+            (Dtype::F32, &shape, &f32s),
+            Some((Dtype::I64, &[3], &labels(2))),
+        );
+        assert!(message(Kind::InvalidArgument).contains("holds 2 for sample 0"));
+        write(
+            &path,
+            (Dtype::F32, &[0, 3, 1, 2, 2], &[]),
+            Some((Dtype::I64, &[3], &good)),
+        );
+        assert!(message(Kind::InvalidArgument).contains("0 prompts"));
+    }
+
+    #[test]
+    fn a_missing_folder_is_not_found() {
+        let e = write_atomically(Path::new("/nonexistent/x.json"), |_| Ok(())).unwrap_err();
+        assert_eq!(e.kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        std::fs::write(&path, "old").unwrap();
+        let e = write_atomically(&path, |out| {
+            out.write_all(b"half")?;
+            Err(std::io::Error::other("disk full"))
+        })
+        .unwrap_err();
+        assert_eq!(e.kind(), Kind::ResourceExhausted);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

@@ -29,8 +29,11 @@ pub(super) fn kmeans<T: Isa>(layout: &Layout, scratch: &mut Scratch) -> [usize; 
     let (n, d, st) = (layout.samples(), layout.dim, stride(layout.dim));
     let start = plus_plus::<T>(n, d, scratch);
     let rows = &scratch.rows;
-    let tolerance =
-        TOLERANCE * (0..n).map(|i| norm2::<T>(&rows[i * st..][..d])).sum::<f64>() / (n * d) as f64;
+    let tolerance = TOLERANCE
+        * (0..n)
+            .map(|i| norm2::<T>(&rows[i * st..][..d]))
+            .sum::<f64>()
+        / (n * d) as f64;
     let [centres, before, interleaved] = &mut scratch.centres;
     for (centre, &sample) in centres.chunks_exact_mut(d).zip(&start) {
         centre.copy_from_slice(&rows[sample * st..][..d]);
@@ -83,7 +86,15 @@ fn plus_plus<T: Isa>(n: usize, d: usize, scratch: &mut Scratch) -> [usize; 2] {
     for (k, pair) in interleaved.chunks_exact_mut(2).enumerate() {
         pair.fill(rows[first * st + k]);
     }
-    squared_distances::<T>(columns, ns, n, interleaved, [first; 2], norms, [nearest, one]);
+    squared_distances::<T>(
+        columns,
+        ns,
+        n,
+        interleaved,
+        [first; 2],
+        norms,
+        [nearest, one],
+    );
     let potential: f64 = nearest[..n].iter().sum();
     let candidates = CANDIDATES.map(|uniform| {
         let wanted = uniform * potential;

@@ -51,11 +51,7 @@ fn solve_strip<T: Isa>(
 
 /// Copies the diagonal block at `at`, with the inverses of its diagonal.
 #[inline(always)]
-fn diagonal_block(
-    a: &[f64],
-    stride: usize,
-    at: usize,
-) -> ([[f64; BLOCK]; BLOCK], [f64; BLOCK]) {
+fn diagonal_block(a: &[f64], stride: usize, at: usize) -> ([[f64; BLOCK]; BLOCK], [f64; BLOCK]) {
     let mut block = [[0.0; BLOCK]; BLOCK];
     let mut inverse = [0.0; BLOCK];
     for (k, row) in block.iter_mut().enumerate() {
@@ -245,7 +241,9 @@ mod tests {
         let mut a = vec![0.0; n * stride];
         for i in 0..n {
             for j in 0..n {
-                a[i * stride + j] = (0..n).map(|k| rows[i * n + k] * rows[j * n + k]).sum::<f64>()
+                a[i * stride + j] = (0..n)
+                    .map(|k| rows[i * n + k] * rows[j * n + k])
+                    .sum::<f64>()
                     + if i == j { 0.5 } else { 0.0 };
             }
         }
@@ -267,7 +265,10 @@ mod tests {
                 for i in 0..n {
                     for j in i..n {
                         let got: f64 = (0..=i).map(|k| r[k * st + i] * r[k * st + j]).sum();
-                        assert!((got - a[i * st + j]).abs() < 1e-11 * n as f64, "{n} {i} {j}");
+                        assert!(
+                            (got - a[i * st + j]).abs() < 1e-11 * n as f64,
+                            "{n} {i} {j}"
+                        );
                     }
                 }
                 // trace(A⁻¹B) column by column of B.

@@ -47,8 +47,7 @@ fn distances<T: Isa>(layout: &Layout, scratch: &mut Scratch) {
     let (mut anomalous, rest) = scratch
         .distances
         .split_at_mut(layout.anomalous * (layout.anomalous - 1) / 2);
-    let (mut mixed, mut normal) =
-        rest.split_at_mut(layout.anomalous * (n - layout.anomalous));
+    let (mut mixed, mut normal) = rest.split_at_mut(layout.anomalous * (n - layout.anomalous));
     let strip = &mut scratch.strip[..BLOCK * ns];
     for i0 in (0..n).step_by(BLOCK) {
         let rows = Operand {
@@ -283,7 +282,11 @@ mod tests {
                 sorted.sort_by(f64::total_cmp);
                 let m = sorted.len();
                 let want = (m > 0).then(|| (sorted[(m - 1) / 2] + sorted[m / 2]) / 2.0);
-                assert_eq!(median_of_positive(&values, &mut gathered), want, "{n} {scale}");
+                assert_eq!(
+                    median_of_positive(&values, &mut gathered),
+                    want,
+                    "{n} {scale}"
+                );
             }
         }
     }

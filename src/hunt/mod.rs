@@ -22,6 +22,8 @@ pub mod report;
 mod samples;
 mod simd;
 mod spectrum;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{
     Mutex, PoisonError,
@@ -288,7 +290,10 @@ impl Task for Measure<'_> {
             lda_truncated: lda.truncated,
             kl_singular: kl.singular,
         };
-        if [lda.value, kl.value, mmd, nmi].iter().any(|x| !x.is_finite()) {
+        if [lda.value, kl.value, mmd, nmi]
+            .iter()
+            .any(|x| !x.is_finite())
+        {
             return Err(Error::internal(format!(
                 "metrics are not finite: lda {}, kl {}, mmd {mmd}, nmi {nmi}",
                 lda.value, kl.value
@@ -390,11 +395,7 @@ pub fn clusters(
     }
     let mut scratch = Scratch::new(&layout);
     let start = simd::dispatch(Cluster(Measure {
-        source: Source::new(
-            features,
-            prompt,
-            head.layer * features.heads + head.head,
-        ),
+        source: Source::new(features, prompt, head.layer * features.heads + head.head),
         layout: &layout,
         scratch: &mut scratch,
     }));

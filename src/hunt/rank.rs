@@ -13,8 +13,7 @@ const CONSTANT: f64 = 10.0 * f64::EPSILON;
 pub(super) fn min_max(values: &mut [f64]) -> bool {
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    // Also refuses an empty slice and NaN.
-    if !(high - low >= CONSTANT) {
+    if high - low < CONSTANT {
         values.fill(0.0);
         return false;
     }

@@ -153,10 +153,13 @@ mod tests {
 
     #[test]
     fn moments_of_the_measure_are_those_of_the_matrix() {
-        for n in [1, 2, 3, 17, 60] {
+        for n in [1_usize, 2, 3, 17, 60] {
             let rank = n.div_ceil(2);
             let rows: Vec<f64> = (0..rank * n)
-                .map(|i| (i as f64 * 78.233).sin() * if i % 7 == 0 { 100.0 } else { 1.0 })
+                .map(|i| {
+                    (((i as f64 + 1.0) * 78.233).sin() * 43_758.545_3).fract()
+                        * if i % 7 == 0 { 100.0 } else { 1.0 }
+                })
                 .collect();
             let mut a = vec![0.0; n * n];
             for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
@@ -181,7 +184,10 @@ mod tests {
                     .zip(&v)
                     .map(|(m, c)| m.powi(power as i32) * c * c)
                     .sum();
-                assert!((got / want - 1.0).abs() < 1e-10, "{n} {power}: {got} {want}");
+                assert!(
+                    (got / want - 1.0).abs() < 1e-10,
+                    "{n} {power}: {got} {want}"
+                );
             }
             let null = values.iter().filter(|m| m.abs() < 1e-9 * trace).count();
             assert_eq!(null, n - rank, "{n}");
