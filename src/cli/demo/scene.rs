@@ -166,7 +166,7 @@ impl Scene {
     /// The clip of this seed and kind, 10 to 20 s long.
     pub fn new(seed: u64, kind: ClipKind) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(
-            seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (kind as u64).wrapping_mul(0xA5A5_1234_77),
+            seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (kind as u64).wrapping_mul(0x00A5_A512_3477),
         );
         let frames = u64::from(rng.random_range(10 * FPS..=20 * FPS));
         let seconds = frames as f32 / FPS as f32;
