@@ -10,4 +10,7 @@ mod report;
 mod run;
 mod scene;
 
+use anomaly::ClipKind;
+use scene::{FPS, HEIGHT, Scene, WIDTH};
+
 pub use run::{Args, run};
