@@ -56,6 +56,13 @@ fn layout_does_not_matter_to_the_checksum_and_content_does() {
     assert_eq!(noted.checksum().unwrap(), turned.checksum().unwrap());
 }
 
+/// Made by Python: `hashlib.sha256(json.dumps(profile, sort_keys=True, separators=(",", ":")))`.
+#[test]
+fn the_checksum_is_one_that_others_can_make() {
+    let expected = "f5f2d456d6bd494296bfe682b2d239869f56540458faae896065f3782b3d3901";
+    assert_eq!(profile().checksum().unwrap(), expected);
+}
+
 /// The error of loading a saved profile after its text was changed.
 fn damaged(change: impl FnOnce(String) -> String) -> Error {
     let directory = tempfile::tempdir().unwrap();
@@ -357,7 +364,7 @@ fn heads_are_written_as_pairs() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     /// No file content is a panic, and none but the saved one is accepted as it.
     #[test]
