@@ -14,7 +14,7 @@ use crate::{
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
         calibrate::{CalibrateOptions, Calibration, calibrate},
-        labelled,
+        labelled::Extraction,
         prepare::PrepareOptions,
         samples::SampleSetBuilder,
     },
@@ -87,10 +87,20 @@ impl Args {
             prompts,
             rule,
             frames_per_segment: FRAMES_PER_SEGMENT,
-            hunt: HuntOptions { top_k: self.top_k, lambda: self.lambda },
-            fit: FitOptions { c: self.c, penalize_intercept: !self.free_intercept },
+            hunt: HuntOptions {
+                top_k: self.top_k,
+                lambda: self.lambda,
+            },
+            fit: FitOptions {
+                c: self.c,
+                penalize_intercept: !self.free_intercept,
+            },
             seed: self.seed,
-            edge: if self.edge == "zero" { Edge::Zero } else { Edge::Renormalize },
+            edge: if self.edge == "zero" {
+                Edge::Zero
+            } else {
+                Edge::Renormalize
+            },
         })
     }
 }
@@ -111,21 +121,35 @@ pub fn run(args: Args) -> Result<()> {
     };
     let progress = Progress::new("extract");
     let mut builder = SampleSetBuilder::new(info, options.prompts.len());
-    labelled::extract(
-        &model,
-        open_video,
+    Extraction {
+        probe: &model,
+        open: open_video,
+        prepare: &prepare,
+        prompts: &options.prompts,
+        cancel: &cancel,
+    }
+    .run(
         &videos,
-        &prepare,
-        &options.prompts,
-        &cancel,
-        &|e| progress.tell(e.videos.0, e.videos.1, &format!("videos, {} samples", e.samples)),
+        &|e| {
+            progress.tell(
+                e.videos.0,
+                e.videos.1,
+                &format!("videos, {} samples", e.samples),
+            )
+        },
         &mut |sample, features| builder.push(sample, &features),
     )?;
     progress.finish();
     let set = builder.finish();
     println!("samples    {}", samples_note(&set.labels()));
-    let calibration =
-        calibrate(&set, &videos, info, |layers| model.fingerprint(layers), &options, &|_, _| ())?;
+    let calibration = calibrate(
+        &set,
+        &videos,
+        info,
+        |layers| model.fingerprint(layers),
+        &options,
+        &|_, _| (),
+    )?;
     calibration.profile.save(&args.out)?;
     print(&calibration, &args.out);
     Ok(())
@@ -135,8 +159,16 @@ fn print(calibration: &Calibration, out: &std::path::Path) {
     let profile = &calibration.profile;
     println!("heads      layer head  robust score");
     for id in &profile.heads {
-        let rss = calibration.hunt.rss.get(id.layer * calibration.hunt.heads + id.head);
-        println!("           {:5} {:4}  {:.4}", id.layer, id.head, rss.unwrap_or(&f64::NAN));
+        let rss = calibration
+            .hunt
+            .rss
+            .get(id.layer * calibration.hunt.heads + id.head);
+        println!(
+            "           {:5} {:4}  {:.4}",
+            id.layer,
+            id.head,
+            rss.unwrap_or(&f64::NAN)
+        );
     }
     println!(
         "locator    sigma {:.2} segments, threshold {:.2} (frame F1 {:.3}, out of fold)",

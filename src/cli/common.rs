@@ -49,7 +49,13 @@ impl ModelArgs {
     /// Loads the first `resident_layers` layers, or all.
     pub fn load(&self, resident_layers: Option<usize>) -> Result<InternVl> {
         let device = self.device.parse()?;
-        InternVl::load(&self.directory()?, &LoadOptions { device, resident_layers })
+        InternVl::load(
+            &self.directory()?,
+            &LoadOptions {
+                device,
+                resident_layers,
+            },
+        )
     }
 }
 
@@ -57,7 +63,11 @@ impl ModelArgs {
 #[cfg(feature = "video")]
 pub fn open_video(path: &Path, cancel: CancellationToken) -> Result<Box<dyn MediaSource>> {
     use crate::video;
-    video::open(video::Input::File(path.to_owned()), &video::VideoLimits::default(), cancel)
+    video::open(
+        video::Input::File(path.to_owned()),
+        &video::VideoLimits::default(),
+        cancel,
+    )
 }
 
 /// This build cannot decode.
@@ -76,7 +86,9 @@ pub fn cancel_on_signal() -> Result<CancellationToken> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .or_kind(Kind::Internal, || "cannot start the signal handler".to_owned())?;
+        .or_kind(Kind::Internal, || {
+            "cannot start the signal handler".to_owned()
+        })?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
@@ -99,7 +111,9 @@ pub fn cancel_on_signal() -> Result<CancellationToken> {
                 }
             });
         })
-        .or_kind(Kind::Internal, || "cannot start the signal handler".to_owned())?;
+        .or_kind(Kind::Internal, || {
+            "cannot start the signal handler".to_owned()
+        })?;
     Ok(cancel)
 }
 
@@ -129,7 +143,12 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Progress { bar, what: what.to_owned(), told: Cell::new(now), begun: now }
+        Progress {
+            bar,
+            what: what.to_owned(),
+            told: Cell::new(now),
+            begun: now,
+        }
     }
 
     /// `done` of `total`, with a remark.
@@ -160,7 +179,10 @@ impl Progress {
 /// Refuses an existing directory or a missing parent before long work starts.
 pub fn check_output(path: &Path) -> Result<()> {
     if path.is_dir() {
-        return Err(Error::invalid(format!("--out {} is a directory", path.display())));
+        return Err(Error::invalid(format!(
+            "--out {} is a directory",
+            path.display()
+        )));
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -10,7 +10,7 @@ use crate::{
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
-        labelled::{self, LabelledVideo},
+        labelled::{self, Extraction, LabelledVideo},
         offline,
         prepare::PrepareOptions,
         tensor_file::{self, Content, Spool, Tensor},
@@ -76,7 +76,12 @@ pub fn run(args: Args) -> Result<()> {
         (true, Some(_)) => DEFAULT_PROMPTS.map(str::to_owned).to_vec(),
         (true, None) => vec![DEFAULT_PROMPTS[0].to_owned()],
     };
-    let job = Job { model: &model, prepare: &prepare, prompts: &prompts, args: &args };
+    let job = Job {
+        model: &model,
+        prepare: &prepare,
+        prompts: &prompts,
+        args: &args,
+    };
     match videos {
         Some(videos) => job.manifest(&videos, &cancel),
         None => job.video(&cancel),
@@ -141,10 +146,18 @@ impl Job<'_> {
                 shape: vec![n, self.prompts.len(), i.layers, i.heads, i.head_dim],
                 content: Content::F32(vec![spool]),
             },
-            Tensor { name: "segments", shape: vec![n, 2], content: Content::I64(segments) },
+            Tensor {
+                name: "segments",
+                shape: vec![n, 2],
+                content: Content::I64(segments),
+            },
         ];
         tensor_file::write(&self.args.out, tensors, &self.metadata()?)?;
-        println!("{}: {n} segments, {} heads each", self.args.out.display(), i.layers * i.heads);
+        println!(
+            "{}: {n} segments, {} heads each",
+            self.args.out.display(),
+            i.layers * i.heads
+        );
         Ok(())
     }
 
@@ -160,14 +173,22 @@ impl Job<'_> {
         }
         let mut labels = Vec::new();
         let mut names = Vec::new();
-        labelled::extract(
-            self.model,
-            open_video,
-            videos,
-            self.prepare,
-            self.prompts,
+        Extraction {
+            probe: self.model,
+            open: open_video,
+            prepare: self.prepare,
+            prompts: self.prompts,
             cancel,
-            &|e| progress.tell(e.videos.0, e.videos.1, &format!("videos, {} samples", e.samples)),
+        }
+        .run(
+            videos,
+            &|e| {
+                progress.tell(
+                    e.videos.0,
+                    e.videos.1,
+                    &format!("videos, {} samples", e.samples),
+                )
+            },
             &mut |sample, features| {
                 for (prompt, spool) in spools.iter_mut().enumerate() {
                     spool.push(features.prompt(prompt))?;
@@ -181,8 +202,9 @@ impl Job<'_> {
         let n = labels.len();
         let i = self.info();
         let mut metadata = self.metadata()?;
-        let list = serde_json::to_string(&names)
-            .or_kind(Kind::Internal, || "cannot write the samples' names".to_owned())?;
+        let list = serde_json::to_string(&names).or_kind(Kind::Internal, || {
+            "cannot write the samples' names".to_owned()
+        })?;
         metadata.insert("sample_names".to_owned(), list);
         let note = samples_note(&labels.iter().map(|&l| l == 1).collect::<Vec<_>>());
         let tensors = vec![
@@ -191,7 +213,11 @@ impl Job<'_> {
                 shape: vec![self.prompts.len(), n, i.layers, i.heads, i.head_dim],
                 content: Content::F32(spools),
             },
-            Tensor { name: "labels", shape: vec![n], content: Content::I64(labels) },
+            Tensor {
+                name: "labels",
+                shape: vec![n],
+                content: Content::I64(labels),
+            },
         ];
         tensor_file::write(&self.args.out, tensors, &metadata)?;
         println!("{}: {note}", self.args.out.display());

@@ -20,13 +20,18 @@ const MANIFEST_MAX_BYTES: u64 = 16 << 20;
 pub fn read_manifest(path: &Path, whole_video: bool) -> Result<Vec<LabelledVideo>> {
     let shown = path.display();
     let mut csv = String::new();
-    let file = std::fs::File::open(path)
-        .or_kind(Kind::NotFound, || format!("cannot open the manifest {shown}"))?;
+    let file = std::fs::File::open(path).or_kind(Kind::NotFound, || {
+        format!("cannot open the manifest {shown}")
+    })?;
     file.take(MANIFEST_MAX_BYTES + 1)
         .read_to_string(&mut csv)
-        .or_kind(Kind::InvalidArgument, || format!("cannot read the manifest {shown} as text"))?;
+        .or_kind(Kind::InvalidArgument, || {
+            format!("cannot read the manifest {shown} as text")
+        })?;
     if csv.len() as u64 > MANIFEST_MAX_BYTES {
-        return Err(Error::invalid(format!("the manifest {shown} is larger than 16 MiB")));
+        return Err(Error::invalid(format!(
+            "the manifest {shown} is larger than 16 MiB"
+        )));
     }
     let videos = manifest::group(&manifest::parse(&csv)?)?;
     let segments = !whole_video && videos.iter().any(|v| v.has_intervals);
@@ -56,5 +61,9 @@ pub fn read_manifest(path: &Path, whole_video: bool) -> Result<Vec<LabelledVideo
 /// How many samples there are of each class, for people.
 pub fn samples_note(labels: &[bool]) -> String {
     let anomalous = labels.iter().filter(|&&l| l).count();
-    format!("{} samples, {anomalous} anomalous, {} normal", labels.len(), labels.len() - anomalous)
+    format!(
+        "{} samples, {anomalous} anomalous, {} normal",
+        labels.len(),
+        labels.len() - anomalous
+    )
 }

@@ -66,7 +66,13 @@ pub fn calibrate(
 ) -> Result<Calibration> {
     let labels = set.labels();
     let names = set.names();
-    let hunted = hunt::hunt(&set.features, &labels, Some(&names), &options.hunt, progress)?;
+    let hunted = hunt::hunt(
+        &set.features,
+        &labels,
+        Some(&names),
+        &options.hunt,
+        progress,
+    )?;
     let rows = set.gather(0, &hunted.expert_heads)?;
     let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
     let scorer = Logistic::fit(&rows, &labels, &options.fit)?;
@@ -105,7 +111,12 @@ pub fn calibrate(
         },
         notes: notes(set, videos, options, &hunted, &locator, &warnings),
     };
-    Ok(Calibration { profile, hunt: hunted, locator, warnings })
+    Ok(Calibration {
+        profile,
+        hunt: hunted,
+        locator,
+        warnings,
+    })
 }
 
 /// Videos with known intervals, each with the out-of-fold p of its segments in order.
@@ -129,7 +140,7 @@ fn validation_videos(
             let video = found.get_mut(sample.video).ok_or_else(|| {
                 Error::internal(format!("sample {} belongs to no video", sample.name))
             })?;
-            video.spans.push(span.clone());
+            video.spans.push(*span);
             video.p.push(p);
         }
     }

@@ -15,6 +15,7 @@ use crate::{
         samples::Sample,
     },
     score::locate::SegmentSpan,
+    segment::intervals,
 };
 
 /// A video with what is known about it.
@@ -34,15 +35,12 @@ pub struct LabelledVideo {
 }
 
 impl LabelledVideo {
-    /// A segment is anomalous if at least half of it is.
-    fn is_anomalous(&self, segment: &PreparedSegment) -> bool {
-        let (Some(first), Some(last)) = (segment.frames.first(), segment.frames.last()) else {
-            return false;
-        };
-        let anomalous: u64 = (first.index..=last.index)
-            .filter(|i| self.anomalous.iter().any(|&(start, end)| (start..end).contains(i)))
-            .count() as u64;
-        2 * anomalous >= last.index - first.index + 1
+    fn is_anomalous(&self, span: &SegmentSpan) -> bool {
+        intervals::is_anomalous(
+            &self.anomalous,
+            span.first_frame,
+            span.last_frame.saturating_add(1),
+        )
     }
 }
 
@@ -69,62 +67,85 @@ pub struct Extracted {
     pub samples: usize,
 }
 
-/// Runs every sample of every video through the model and hands over its features, all heads under
-/// every prompt, in the order of the videos.
-///
-/// Fails with the video's name before its error.
-pub fn extract(
-    probe: &dyn HeadProbe,
-    open: OpenFile,
-    videos: &[LabelledVideo],
-    prepare: &PrepareOptions,
-    prompts: &[String],
-    cancel: &CancellationToken,
-    progress: &dyn Fn(Extracted),
-    sink: &mut dyn FnMut(Sample, HeadFeatures) -> Result<()>,
-) -> Result<()> {
-    let mut samples = 0;
-    for (number, video) in videos.iter().enumerate() {
-        let tell = |samples| progress(Extracted { videos: (number, videos.len()), samples });
-        tell(samples);
-        let mut keep = |segment: Option<&PreparedSegment>, clip: Clip| -> Result<()> {
-            let sample = match segment {
-                Some(segment) => Sample {
-                    name: format!("{} from frame {}", video.name, first_frame(segment)),
-                    video: number,
-                    anomaly: video.is_anomalous(segment),
-                    span: Some(span_of(segment)?),
-                },
-                None => Sample {
-                    name: video.name.clone(),
-                    video: number,
-                    anomaly: video.anomaly,
-                    span: None,
-                },
-            };
-            let features = one(probe, clip, prompts)?;
-            sink(sample, features)?;
-            samples += 1;
-            tell(samples);
-            Ok(())
-        };
-        let done = if video.intervals_known {
-            each_segment(open, &video.path, prepare, cancel, &mut |segment| {
-                let clip = segment.clip.clone();
-                keep(Some(&segment), clip)
-            })
-        } else {
-            whole_video(open, &video.path, prepare, cancel)
-                .and_then(|(clip, _)| keep(None, clip))
-        };
-        done.map_err(|e| e.context(&video.name))?;
-    }
-    progress(Extracted { videos: (videos.len(), videos.len()), samples });
-    Ok(())
+/// How labelled videos become features.
+pub struct Extraction<'a> {
+    /// The model.
+    pub probe: &'a dyn HeadProbe,
+    /// The decoder.
+    pub open: OpenFile,
+    /// How videos become clips.
+    pub prepare: &'a PrepareOptions,
+    /// What every sample is asked.
+    pub prompts: &'a [String],
+    /// Stops it between two segments.
+    pub cancel: &'a CancellationToken,
 }
 
-fn first_frame(segment: &PreparedSegment) -> u64 {
-    segment.frames.first().map_or(0, |f| f.index)
+impl Extraction<'_> {
+    /// Runs every sample of every video through the model and hands over its features, all heads
+    /// under every prompt, in the order of the videos.
+    ///
+    /// Fails with the video's name before its error.
+    pub fn run(
+        &self,
+        videos: &[LabelledVideo],
+        progress: &dyn Fn(Extracted),
+        sink: &mut dyn FnMut(Sample, HeadFeatures) -> Result<()>,
+    ) -> Result<()> {
+        let mut samples = 0;
+        for (number, video) in videos.iter().enumerate() {
+            let mut keep = |sample, clip| -> Result<()> {
+                sink(sample, one(self.probe, clip, self.prompts)?)?;
+                samples += 1;
+                progress(Extracted {
+                    videos: (number, videos.len()),
+                    samples,
+                });
+                Ok(())
+            };
+            self.video(number, video, &mut keep)
+                .map_err(|e| e.context(&video.name))?;
+        }
+        progress(Extracted {
+            videos: (videos.len(), videos.len()),
+            samples,
+        });
+        Ok(())
+    }
+
+    fn video(
+        &self,
+        number: usize,
+        video: &LabelledVideo,
+        keep: &mut dyn FnMut(Sample, Clip) -> Result<()>,
+    ) -> Result<()> {
+        if !video.intervals_known {
+            let (clip, _) = whole_video(self.open, &video.path, self.prepare, self.cancel)?;
+            let sample = Sample {
+                name: video.name.clone(),
+                video: number,
+                anomaly: video.anomaly,
+                span: None,
+            };
+            return keep(sample, clip);
+        }
+        each_segment(
+            self.open,
+            &video.path,
+            self.prepare,
+            self.cancel,
+            &mut |segment| {
+                let span = span_of(&segment)?;
+                let sample = Sample {
+                    name: format!("{} from frame {}", video.name, span.first_frame),
+                    video: number,
+                    anomaly: video.is_anomalous(&span),
+                    span: Some(span),
+                };
+                keep(sample, segment.clip)
+            },
+        )
+    }
 }
 
 /// All heads of one clip.

@@ -9,7 +9,7 @@ use crate::{
     engine::probe::Clip,
     error::{Error, Result},
     media::{MediaEvent, MediaSource},
-    pipeline::prepare::{self, PrepareOptions, Prepared, PreparedSegment, Preparation},
+    pipeline::prepare::{self, Preparation, PrepareOptions, Prepared, PreparedSegment},
 };
 
 /// Opens a video file as a source of frames that ends when the token fires.
@@ -37,7 +37,9 @@ pub fn each_segment(
             Prepared::Opened(_) | Prepared::Gap(_) => {}
         }
     }
-    Err(Error::internal("the decoder ended without an end or an error"))
+    Err(Error::internal(
+        "the decoder ended without an end or an error",
+    ))
 }
 
 /// The clip of a whole video and its frame count: counted by decoding once, sampled by decoding

@@ -24,14 +24,6 @@ pub enum ClipKind {
 }
 
 impl ClipKind {
-    /// The four anomalies.
-    pub const ANOMALIES: [ClipKind; 4] = [
-        ClipKind::Flash,
-        ClipKind::Smoke,
-        ClipKind::FastMover,
-        ClipKind::WrongWay,
-    ];
-
     /// Name for file names and tables.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -39,7 +39,11 @@ pub fn probabilities(train: &SampleSet, unseen: &SampleSet, heads: &[HeadId]) ->
     let rows = train.gather(0, heads)?;
     let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
     let scorer = Logistic::fit(&rows, &train.labels(), &FitOptions::default())?;
-    unseen.gather(0, heads)?.iter().map(|z| scorer.probability(z)).collect()
+    unseen
+        .gather(0, heads)?
+        .iter()
+        .map(|z| scorer.probability(z))
+        .collect()
 }
 
 /// Every frame of the unseen videos with its segment's p′.
@@ -62,7 +66,9 @@ pub fn frame_scores(
         for (span, smoothed) in spans.iter().zip(smoothed) {
             for frame in span.first_frame..=span.last_frame {
                 frames.scores.push(smoothed);
-                frames.positive.push(truth.iter().any(|&(a, b)| (a..b).contains(&frame)));
+                frames
+                    .positive
+                    .push(truth.iter().any(|&(a, b)| (a..b).contains(&frame)));
             }
         }
     }
@@ -87,7 +93,10 @@ pub fn random_heads(
         let mut rng = ChaCha8Rng::seed_from_u64(draw);
         let chosen: Vec<HeadId> = index::sample(&mut rng, layers * heads, count)
             .into_iter()
-            .map(|i| HeadId { layer: i / heads, head: i % heads })
+            .map(|i| HeadId {
+                layer: i / heads,
+                head: i % heads,
+            })
             .collect();
         let p = probabilities(train, unseen, &chosen)?;
         let figures = frame_scores(unseen, &p, truth, locator)?.figures()?;

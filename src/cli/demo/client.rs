@@ -47,7 +47,9 @@ pub async fn wait_until_serving(address: &str, most: Duration) -> Result<Channel
     loop {
         if let Ok(channel) = endpoint.connect().await {
             let answer = HealthClient::new(channel.clone())
-                .check(HealthCheckRequest { service: String::new() })
+                .check(HealthCheckRequest {
+                    service: String::new(),
+                })
                 .await;
             if answer.is_ok_and(|a| a.into_inner().status() == ServingStatus::Serving) {
                 return Ok(channel);
@@ -93,7 +95,9 @@ pub async fn detect(channel: Channel, path: &Path) -> Result<Detection> {
                 if let Some(first) = scores.frames.first() {
                     let start = seconds(first.pts);
                     let each = (end - start) / (scores.frames.len().max(2) - 1) as f64;
-                    found.segments.push([start, end + each, first.probability, first.smoothed]);
+                    found
+                        .segments
+                        .push([start, end + each, first.probability, first.smoothed]);
                 }
             }
             Some(M::EventEnded(ended)) => found.events.extend(ended.event),
@@ -101,7 +105,9 @@ pub async fn detect(channel: Channel, path: &Path) -> Result<Detection> {
             _ => {}
         }
     }
-    upload.await.or_kind(Kind::Internal, || format!("{name}: the upload failed"))??;
+    upload
+        .await
+        .or_kind(Kind::Internal, || format!("{name}: the upload failed"))??;
     if found.summary.frames != found.frames.len() as u64 {
         return Err(Error::internal(format!(
             "{name}: {} frames were decoded and {} scored",
@@ -115,17 +121,31 @@ pub async fn detect(channel: Channel, path: &Path) -> Result<Detection> {
 async fn upload(path: PathBuf, to: tokio::sync::mpsc::Sender<DetectRequest>) -> Result<()> {
     use tokio::io::AsyncReadExt;
     let unreadable = || format!("cannot read {}", path.display());
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let opening = Open {
         source: Some(open::Source::Upload(UploadSource { name })),
         ..Open::default()
     };
     let mut next = detect_request::Message::Open(opening);
-    let mut file = tokio::fs::File::open(&path).await.or_kind(Kind::NotFound, unreadable)?;
+    let mut file = tokio::fs::File::open(&path)
+        .await
+        .or_kind(Kind::NotFound, unreadable)?;
     // A closed channel means that the server ended the call: its status tells why.
-    while to.send(DetectRequest { message: Some(next) }).await.is_ok() {
+    while to
+        .send(DetectRequest {
+            message: Some(next),
+        })
+        .await
+        .is_ok()
+    {
         let mut chunk = vec![0; CHUNK_BYTES];
-        let read = file.read(&mut chunk).await.or_kind(Kind::Internal, unreadable)?;
+        let read = file
+            .read(&mut chunk)
+            .await
+            .or_kind(Kind::Internal, unreadable)?;
         if read == 0 {
             break;
         }

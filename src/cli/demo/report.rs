@@ -164,7 +164,10 @@ fn curve(page: &mut String, clip: &ClipCurve, threshold: f64) {
 
 /// Text for HTML content and attributes.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -173,8 +176,13 @@ mod tests {
 
     #[test]
     fn names_cannot_break_out_of_the_page() {
-        let figures =
-            Figures { auc: 0.9, ap: 0.8, random: (0.5, 0.2, 10), threshold: 0.6, heads: "(0,1)".into() };
+        let figures = Figures {
+            auc: 0.9,
+            ap: 0.8,
+            random: (0.5, 0.2, 10),
+            threshold: 0.6,
+            heads: "(0,1)".into(),
+        };
         let clip = ClipCurve {
             name: "<script>".into(),
             kind: "smoke".into(),

@@ -4,8 +4,8 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::Arc,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,8 +15,8 @@ use super::{
     baseline::{FrameScores, frame_scores, probabilities, random_heads},
     client::{self, Detection},
     clips::{self, Clip, ClipSets},
-    scene::FPS,
     report::{self, ClipCurve, Figures},
+    scene::FPS,
 };
 use crate::{
     cli::common::{Progress, cancel_on_signal, open_video},
@@ -33,7 +33,7 @@ use crate::{
     },
     pipeline::{
         calibrate::{CalibrateOptions, Calibration, calibrate},
-        labelled::{self, LabelledVideo},
+        labelled::{Extraction, LabelledVideo},
         prepare::PrepareOptions,
         samples::{SampleSet, SampleSetBuilder},
     },
@@ -69,8 +69,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let begun = Instant::now();
     let cancel = cancel_on_signal()?;
-    fs::create_dir_all(&args.out)
-        .or_kind(Kind::InvalidArgument, || format!("cannot make {}", args.out.display()))?;
+    fs::create_dir_all(&args.out).or_kind(Kind::InvalidArgument, || {
+        format!("cannot make {}", args.out.display())
+    })?;
     println!(
         "HeadHunt demo: random weights, synthetic clips, the real code path.\n\
          What it shows: everything from video bytes to events works together.\n\
@@ -84,12 +85,21 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     let model = InternVl::load(
         &model_dir,
-        &LoadOptions { device: DeviceSpec::Cpu, resident_layers: None },
+        &LoadOptions {
+            device: DeviceSpec::Cpu,
+            resident_layers: None,
+        },
     )?;
     let options = options(args.seed);
     let train_videos = labelled_videos(&clip_dir, &train);
     let unseen_videos = labelled_videos(&clip_dir, &unseen);
-    let train_set = features("labelled clips", &model, &train_videos, &options.prompts, &cancel)?;
+    let train_set = features(
+        "labelled clips",
+        &model,
+        &train_videos,
+        &options.prompts,
+        &cancel,
+    )?;
     let calibration = step("hunt and calibrate", || {
         calibrate(
             &train_set,
@@ -115,7 +125,13 @@ pub fn run(args: Args) -> Result<()> {
 
     let truth: Vec<_> = unseen.iter().map(|clip| clip.intervals.clone()).collect();
     // The yardstick: the same unseen clips with all heads, in this process.
-    let unseen_set = features("unseen clips", &model, &unseen_videos, &options.prompts[..1], &cancel)?;
+    let unseen_set = features(
+        "unseen clips",
+        &model,
+        &unseen_videos,
+        &options.prompts[..1],
+        &cancel,
+    )?;
     let p = probabilities(&train_set, &unseen_set, &calibration.profile.heads)?;
     let offline = frame_scores(&unseen_set, &p, &truth, &calibration.profile.locator)?;
     let random = random_heads(
@@ -128,7 +144,15 @@ pub fn run(args: Args) -> Result<()> {
     )?;
     let streamed = streamed_scores(&unseen, &detections);
     table(&unseen, &detections);
-    summary(&args, &calibration, &unseen, &detections, &streamed, &offline, random)?;
+    summary(
+        &args,
+        &calibration,
+        &unseen,
+        &detections,
+        &streamed,
+        &offline,
+        random,
+    )?;
     println!("the whole demo took {:.0} s", begun.elapsed().as_secs_f64());
     Ok(())
 }
@@ -144,8 +168,9 @@ fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn checkpoint(args: &Args) -> Result<PathBuf> {
     let dir = args.out.join("model");
     if dir.exists() {
-        fs::remove_dir_all(&dir)
-            .or_kind(Kind::InvalidArgument, || format!("cannot replace {}", dir.display()))?;
+        fs::remove_dir_all(&dir).or_kind(Kind::InvalidArgument, || {
+            format!("cannot replace {}", dir.display())
+        })?;
     }
     synthesize(Preset::Demo, args.seed, Layout::Hf, Dtype::F32, &dir)?;
     Ok(dir)
@@ -157,7 +182,10 @@ fn options(seed: u64) -> CalibrateOptions {
         prompts: DEFAULT_PROMPTS.map(str::to_owned).to_vec(),
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
-        hunt: HuntOptions { top_k: 5, lambda: 0.5 },
+        hunt: HuntOptions {
+            top_k: 5,
+            lambda: 0.5,
+        },
         fit: FitOptions::default(),
         seed,
         edge: Edge::Renormalize,
@@ -193,13 +221,15 @@ fn features(
     };
     let progress = Progress::new(what);
     let mut builder = SampleSetBuilder::new(model.info(), prompts.len());
-    labelled::extract(
-        model,
-        open_video,
-        videos,
-        &prepare,
+    Extraction {
+        probe: model,
+        open: open_video,
+        prepare: &prepare,
         prompts,
         cancel,
+    }
+    .run(
+        videos,
         &|e| progress.tell(e.videos.0, e.videos.1, "videos"),
         &mut |sample, features| builder.push(sample, &features),
     )?;
@@ -229,8 +259,9 @@ fn start_server(model: &Path, profile: &Path) -> Result<(Server, String)> {
     let free = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .or_kind(Kind::Unavailable, || "no free port on 127.0.0.1".to_owned())?;
-    let program = std::env::current_exe()
-        .or_kind(Kind::Internal, || "cannot find this program's file".to_owned())?;
+    let program = std::env::current_exe().or_kind(Kind::Internal, || {
+        "cannot find this program's file".to_owned()
+    })?;
     let child = Command::new(program)
         .arg("serve")
         .args(["--device", "cpu", "--listen", &free.to_string()])
@@ -242,7 +273,9 @@ fn start_server(model: &Path, profile: &Path) -> Result<(Server, String)> {
         .env("HEADHUNT__LOG__LEVEL", "warn")
         .stdin(Stdio::null())
         .spawn()
-        .or_kind(Kind::Internal, || "cannot start `headhunt serve`".to_owned())?;
+        .or_kind(Kind::Internal, || {
+            "cannot start `headhunt serve`".to_owned()
+        })?;
     Ok((Server(child), free.to_string()))
 }
 
@@ -269,7 +302,8 @@ fn streamed_scores(clips: &[Clip], detections: &[Detection]) -> FrameScores {
     for (clip, detection) in clips.iter().zip(detections) {
         for (frame, &(_, smoothed)) in (0u64..).zip(&detection.frames) {
             all.scores.push(smoothed);
-            all.positive.push(clip.intervals.iter().any(|&(a, b)| (a..b).contains(&frame)));
+            all.positive
+                .push(clip.intervals.iter().any(|&(a, b)| (a..b).contains(&frame)));
         }
     }
     all
@@ -277,8 +311,11 @@ fn streamed_scores(clips: &[Clip], detections: &[Detection]) -> FrameScores {
 
 fn tell(calibration: &Calibration) {
     let profile = &calibration.profile;
-    let heads: Vec<String> =
-        profile.heads.iter().map(|id| format!("({},{})", id.layer, id.head)).collect();
+    let heads: Vec<String> = profile
+        .heads
+        .iter()
+        .map(|id| format!("({},{})", id.layer, id.head))
+        .collect();
     println!(
         "\nexpert heads (layer,head): {}   sigma {:.2}   threshold {:.2}   out-of-fold frame F1 {:.3}",
         heads.join(" "),
@@ -301,18 +338,29 @@ fn intervals(all: &[(f64, f64)]) -> String {
 }
 
 fn truth_seconds(clip: &Clip) -> Vec<(f64, f64)> {
-    clip.intervals.iter().map(|&(a, b)| (a as f64 / f64::from(FPS), b as f64 / f64::from(FPS))).collect()
+    clip.intervals
+        .iter()
+        .map(|&(a, b)| (a as f64 / f64::from(FPS), b as f64 / f64::from(FPS)))
+        .collect()
 }
 
 fn event_seconds(detection: &Detection) -> Vec<[f64; 3]> {
     let seconds = |d: &Option<prost_types::Duration>| {
-        d.as_ref().map_or(0.0, |d| d.seconds as f64 + f64::from(d.nanos) / 1e9)
+        d.as_ref()
+            .map_or(0.0, |d| d.seconds as f64 + f64::from(d.nanos) / 1e9)
     };
-    detection.events.iter().map(|e| [seconds(&e.start), seconds(&e.end), e.peak]).collect()
+    detection
+        .events
+        .iter()
+        .map(|e| [seconds(&e.start), seconds(&e.end), e.peak])
+        .collect()
 }
 
 fn table(clips: &[Clip], detections: &[Detection]) {
-    println!("\n{:28} {:16} {:>7}  {:18} detected (peak)", "clip", "shows", "seconds", "truth, s");
+    println!(
+        "\n{:28} {:16} {:>7}  {:18} detected (peak)",
+        "clip", "shows", "seconds", "truth, s"
+    );
     for (clip, detection) in clips.iter().zip(detections) {
         let events: Vec<String> = event_seconds(detection)
             .iter()
@@ -324,7 +372,11 @@ fn table(clips: &[Clip], detections: &[Detection]) {
             clip.kind.as_str(),
             detection.frames.len() as f64 / f64::from(FPS),
             intervals(&truth_seconds(clip)),
-            if events.is_empty() { "-".to_owned() } else { events.join(", ") }
+            if events.is_empty() {
+                "-".to_owned()
+            } else {
+                events.join(", ")
+            }
         );
     }
 }
@@ -386,8 +438,9 @@ fn summary(
         heads: heads.join(" "),
     };
     let path = args.out.join("report.html");
-    fs::write(&path, report::html(&figures, &curves))
-        .or_kind(Kind::ResourceExhausted, || format!("cannot write {}", path.display()))?;
+    fs::write(&path, report::html(&figures, &curves)).or_kind(Kind::ResourceExhausted, || {
+        format!("cannot write {}", path.display())
+    })?;
     println!("report: {}", path.display());
     Ok(())
 }
