@@ -15,7 +15,7 @@
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
 //! - [`pipeline`]: composes the rooms into jobs.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
-//! - [`media`], [`head`]: the words that rooms share; [`error`], [`limits`]: the rules.
+//! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`]: the rules.
 
 pub mod cli;
 pub mod config;
@@ -24,6 +24,7 @@ pub mod error;
 pub mod eval;
 pub mod head;
 pub mod hunt;
+pub mod intervals;
 pub mod limits;
 pub mod media;
 pub mod model;

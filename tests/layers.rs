@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Words that every room may use.
-const SHARED: [&str; 5] = ["error", "limits", "media", "head", "clock"];
+const SHARED: [&str; 5] = ["error", "limits", "media", "head", "intervals"];
 
 /// For each room, the other rooms it may use.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
@@ -19,6 +19,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("limits", &[]),
         ("media", &[]),
         ("head", &[]),
+        ("intervals", &[]),
         ("telemetry", &[]),
         ("config", &["engine", "video"]),
         ("video", &["telemetry"]),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::video_name;
 use crate::{
     error::{Error, Result},
-    segment::intervals::{merge, overlap},
+    intervals::{merge, overlap},
 };
 
 /// What is known of one video.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    segment::intervals::overlap,
+    intervals::overlap,
 };
 
 /// Frame-level metrics over all videos of a data set, concatenated.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    segment::intervals::{merge, overlap},
+    intervals::{merge, overlap},
 };
 
 /// A row of a manifest.

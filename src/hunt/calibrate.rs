@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use crate::{
     error::Result,
+    intervals::{merge, overlap},
     profile::Edge,
     score::locate::{SegmentSpan, smooth_runs},
-    segment::intervals::{merge, overlap},
 };
 
 /// The paper's σ_g, kept where calibration finds nothing.

@@ -9,13 +9,13 @@ use crate::{
     engine::probe::{Clip, HeadProbe},
     error::{Error, Result},
     head::{HeadFeatures, HeadSelection},
+    intervals,
     pipeline::{
         offline::{OpenFile, each_segment, whole_video},
         prepare::{PrepareOptions, PreparedSegment},
         samples::Sample,
     },
     score::locate::SegmentSpan,
-    segment::intervals,
 };
 
 /// A video with what is known about it.

@@ -10,7 +10,6 @@ use crate::{
     limits::{SEGMENT_MAX_FRAMES, SEGMENT_SECONDS_MAX, SEGMENT_SECONDS_MIN},
 };
 
-pub mod intervals;
 mod sampling;
 mod segmenter;
 #[cfg(test)]
