@@ -1,4 +1,5 @@
 //! Files to frames: every container and codec, odd media, bad input.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod video_support;
 
@@ -339,7 +340,6 @@ fn damage_in_the_middle_is_a_gap_and_decoding_goes_on() {
                     )
                 })
                 .collect();
-            println!("{what}: {} frames, {gaps:?}", decoded.stamps.len());
             assert!(!gaps.is_empty(), "{what}: no gap reported");
             assert!(
                 decoded
@@ -356,14 +356,6 @@ fn damage_in_the_middle_is_a_gap_and_decoding_goes_on() {
                 (0..35).collect::<Vec<u64>>(),
                 "{what}"
             );
-            if muxer == "matroskamux" && decoded.carried.last() != Some(&99) {
-                // A block that claims to reach past the end of the file takes the rest with it,
-                // which the gap says.
-                let (_, gap) = decoded.gaps.last().unwrap();
-                let end = gap.to.as_secs_f64();
-                assert!((end - 4.0).abs() < 0.2, "{what}: {gaps:?}");
-                continue;
-            }
             // It went on to the end, with the right clock.
             assert_eq!(decoded.carried.last(), Some(&99), "{what}");
             let last = decoded.stamps.last().unwrap();

@@ -1,4 +1,5 @@
 //! Uploads to frames: any chunking, as they arrive or spooled, and everything that cuts them off.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod video_support;
 

@@ -13,6 +13,9 @@ const GOOD: &str = "gstreamer1.0-plugins-good";
 const BAD: &str = "gstreamer1.0-plugins-bad";
 const LIBAV: &str = "gstreamer1.0-libav";
 
+/// Width and height in the bytes of an encoded frame, if it tells.
+type FindSize = fn(&[u8]) -> Option<(u32, u32)>;
+
 /// A codec that is decoded.
 #[derive(Debug)]
 pub(crate) struct Codec {
@@ -22,7 +25,7 @@ pub(crate) struct Codec {
     /// Best first.
     decoders: &'static [DecoderElement],
     /// Finds the frame size where there is no parser.
-    pub(crate) header_size: Option<fn(&[u8]) -> Option<(u32, u32)>>,
+    pub(crate) header_size: Option<FindSize>,
     /// Pictures come out in the order they went in, so a decoding time is a presentation time.
     pub(crate) in_order: bool,
     /// Unspecified colours are those of JFIF: BT.601, full range.

@@ -18,6 +18,7 @@ use super::{
     VideoLimits,
     graph::{Fault, Graph, Source, running_time},
     ledger::Loss,
+    mender::Mender,
     picture::{GstPicture, PictureFormat},
     reservoir::Reservoir,
     sniff::Container,
@@ -77,6 +78,8 @@ impl Decoder {
             gathered: stream.head,
             ended: stream.ended,
             container,
+            mender: matches!(container, Container::Matroska | Container::WebM)
+                .then(Mender::default),
             reservoir: to,
         };
         let (graph, spool, pump) = match feed.origin {
@@ -226,11 +229,13 @@ impl Decoder {
             self.ready.push_back(MediaEvent::Opened(self.info(&format)));
         }
         let before = self.timeline.last_duration();
+        // Lost packets take frames with them that the ledger never saw.
+        let lossy_demuxer = self.container == Container::MpegTs;
         let placed = self.timeline.push(Raw { pts, duration });
         let gap = {
             let mut state = self.graph.shared.state();
             let loss = state.ledger.picture(pts);
-            let gap = gap_before(&placed, loss, before);
+            let gap = gap_before(&placed, loss, before, lossy_demuxer);
             if gap.is_some() {
                 state.ledger.reported();
             }
@@ -381,8 +386,9 @@ impl MediaSource for Decoder {
     }
 }
 
-/// The gap before a frame, if there is one. `before` is the duration of the frame before it.
-fn gap_before(placed: &Placed, loss: Loss, before: Duration) -> Option<Gap> {
+/// The gap before a frame, if there is one. `before` is the duration of the frame before it;
+/// `lossy_demuxer` says that the length of the hole tells more than the frames that went in.
+fn gap_before(placed: &Placed, loss: Loss, before: Duration, lossy_demuxer: bool) -> Option<Gap> {
     let to = placed.stamp.pts;
     let Some(from) = placed.previous_end else {
         // Frames before the first that decodes, e.g. of a recording cut in the middle.
@@ -398,10 +404,11 @@ fn gap_before(placed: &Placed, loss: Loss, before: Duration) -> Option<Gap> {
     if loss.any() && placed.hole > before / 4 {
         let frames = before.as_nanos().max(1);
         let missing = (placed.hole.as_nanos() + frames / 2) / frames;
-        let frames_lost = if loss.frames > 0 {
-            loss.frames
+        let missing = u64::try_from(missing).unwrap_or(u64::MAX);
+        let frames_lost = if lossy_demuxer || loss.discontinuity || loss.untimed {
+            loss.frames.max(missing)
         } else {
-            u64::try_from(missing).unwrap_or(u64::MAX)
+            loss.frames
         };
         return Some(Gap {
             from,
@@ -428,39 +435,19 @@ fn gap_before(placed: &Placed, loss: Loss, before: Duration) -> Option<Gap> {
     })
 }
 
-/// Hands bytes to the demuxer; `false` if the pipeline has stopped.
-fn push(src: &gst_app::AppSrc, container: Container, bytes: Vec<u8>) -> bool {
-    // avidemux reads one part of the header per buffer, and gives up at an end of stream that comes
-    // before the last part: a whole small file in one buffer would have no header.
-    let (parts, part) = match container {
-        Container::Avi => (64, 1024),
-        _ => (0, 0),
-    };
-    let len = bytes.len();
-    let buffer = gst::Buffer::from_slice(bytes);
-    let mut at = 0;
-    for _ in 0..parts {
-        let end = (at + part).min(len);
-        if at == end {
-            break;
-        }
-        match buffer.copy_region(gst::BufferCopyFlags::MEMORY, at..end) {
-            Ok(piece) => {
-                if src.push_buffer(piece).is_err() {
-                    return false;
-                }
-            }
-            Err(_) => return false,
-        }
-        at = end;
+/// Hands over bytes that need no mending. avidemux reads one part of the header per buffer, and gives
+/// up at an end of stream that comes before the last part: in one buffer, a small file would have no
+/// header.
+fn push_in_parts(src: &gst_app::AppSrc, container: Container, bytes: Vec<u8>) -> bool {
+    const HEADER: usize = 64 << 10;
+    const PART: usize = 1 << 10;
+    if container != Container::Avi {
+        return push(src, bytes, false);
     }
-    match at {
-        0 => src.push_buffer(buffer).is_ok(),
-        at if at == len => true,
-        at => buffer
-            .copy_region(gst::BufferCopyFlags::MEMORY, at..len)
-            .is_ok_and(|rest| src.push_buffer(rest).is_ok()),
-    }
+    let (head, rest) = bytes.split_at(bytes.len().min(HEADER));
+    head.chunks(PART)
+        .all(|part| push(src, part.to_vec(), false))
+        && (rest.is_empty() || push(src, rest.to_vec(), false))
 }
 
 fn no_frames(entered: u64) -> Error {
@@ -507,6 +494,8 @@ struct Pump {
     gathered: Vec<u8>,
     ended: bool,
     container: Container,
+    /// Leads around damage, if the container needs it.
+    mender: Option<Mender>,
     /// Where the bytes are stored, if the demuxer needs random access.
     reservoir: Option<Arc<Reservoir>>,
 }
@@ -521,6 +510,16 @@ enum Fed {
     Full,
     /// All there ever was.
     Ended,
+}
+
+/// False if the pipeline takes no more; its fault or its end of stream says why.
+fn push(src: &gst_app::AppSrc, bytes: Vec<u8>, after_damage: bool) -> bool {
+    let mut buffer = gst::Buffer::from_slice(bytes);
+    if after_damage && let Some(buffer) = buffer.get_mut() {
+        // The demuxer drops what is half read and passes the mark on.
+        buffer.set_flags(gst::BufferFlags::DISCONT);
+    }
+    src.push_buffer(buffer).is_ok()
 }
 
 impl Pump {
@@ -544,14 +543,26 @@ impl Pump {
             return Ok(true);
         }
         let bytes = std::mem::take(&mut self.gathered);
-        match &self.reservoir {
-            Some(reservoir) => reservoir.append(src, &bytes).map(|()| true),
-            // If it fails, the fault or the end of stream says why.
-            None => Ok(push(src, self.container, bytes)),
+        if let Some(reservoir) = &self.reservoir {
+            return reservoir.append(src, &bytes).map(|()| true);
         }
+        let Some(mender) = &mut self.mender else {
+            return Ok(push_in_parts(src, self.container, bytes));
+        };
+        let mut next = mender.push(&bytes);
+        while let Some(piece) = next {
+            if !push(src, piece.bytes, piece.after_damage) {
+                return Ok(false);
+            }
+            next = mender.push(&[]);
+        }
+        Ok(true)
     }
 
-    fn end(&self, src: &gst_app::AppSrc) {
+    fn end(&mut self, src: &gst_app::AppSrc) {
+        if let Some(piece) = self.mender.as_mut().and_then(Mender::finish) {
+            push(src, piece.bytes, piece.after_damage);
+        }
         match &self.reservoir {
             Some(reservoir) => reservoir.end(src),
             None => {

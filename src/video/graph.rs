@@ -19,7 +19,6 @@ use gstreamer_video as gst_video;
 use super::{
     VideoLimits,
     codec::{self, Codec},
-    damage,
     ledger::Ledger,
     orient::Orientation,
     reservoir::Reservoir,
@@ -140,7 +139,6 @@ impl Graph {
         let shared = Arc::new(Shared::default());
         let (demuxer, package) = container.demuxer();
         let demuxer = codec::make(demuxer, package)?;
-        damage::listen(container);
         let (input, src) = make_source(source)?;
         let sink = make_sink()?;
         pipeline
@@ -431,7 +429,6 @@ impl Builder {
         pad.add_probe(mask, move |_, info| {
             match &mut info.data {
                 Some(gst::PadProbeData::Buffer(buffer)) => {
-                    damage::this_thread_feeds(&shared);
                     if retime && buffer.pts().is_none() {
                         let dts = buffer.dts();
                         buffer.make_mut().set_pts(dts);

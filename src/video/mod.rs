@@ -9,19 +9,19 @@
 //!   when it is whole or while it grows.
 //! - [`codec`]: which parser and decoder.
 //! - [`graph`]: the GStreamer pipeline; [`decode`]: the source that pulls it.
-//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure. [`damage`]: what
-//!   demuxers only log.
+//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure.
+//! - [`mender`]: leads a Matroska stream around its damage; pure.
 //! - [`convert`], [`orient`], [`picture`]: planes to upright RGB.
 //! - [`encode`]: the other way, RGB to H.264, for the demo's clips.
 
 mod boxes;
 mod codec;
 pub mod convert;
-mod damage;
 mod decode;
 pub mod encode;
 mod graph;
 mod ledger;
+mod mender;
 mod orient;
 mod picture;
 mod reservoir;

@@ -1,7 +1,8 @@
 //! What feeds a pipeline: a file, an upload decoded as it arrives, or an upload that was spooled.
 
 use std::{
-    io::Read as _,
+    fs::File,
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    limits::{SNIFF_MAX_BYTES, VIDEO_POLL_MILLIS},
+    limits::{SNIFF_MAX_BYTES, UPLOAD_GATHER_BYTES, VIDEO_POLL_MILLIS},
     media::{ChunkEvent, ChunkSource},
 };
 
@@ -59,19 +60,31 @@ impl Feed {
     /// A regular file.
     pub(crate) fn from_file(path: &Path) -> Result<Self> {
         let mut file = super::open_file(path)?;
+        let unreadable = |e: std::io::Error| {
+            Error::data_loss(format!("cannot read {}: {e}", path.display())).with_source(e)
+        };
         let mut head = Vec::new();
         file.by_ref()
             .take(4096)
             .read_to_end(&mut head)
-            .map_err(|e| {
-                Error::data_loss(format!("cannot read {}: {e}", path.display())).with_source(e)
-            })?;
+            .map_err(unreadable)?;
         let container = known(sniff::sniff(&head, true)?)?;
         let fragmented = container == Container::Mp4 && boxes::require_index(&mut file)?;
+        let origin = if matches!(container, Container::Matroska | Container::WebM) {
+            // As a stream, so that it passes the mender.
+            file.rewind().map_err(unreadable)?;
+            Origin::Stream(Stream {
+                chunks: Box::new(FileChunks(file)),
+                head: Vec::new(),
+                ended: false,
+            })
+        } else {
+            Origin::File(path.to_path_buf())
+        };
         Ok(Feed {
             container,
             fragmented,
-            origin: Origin::File(path.to_path_buf()),
+            origin,
         })
     }
 
@@ -127,6 +140,24 @@ impl Feed {
                 })
             }
         }
+    }
+}
+
+/// A file as if it were uploaded.
+struct FileChunks(File);
+
+impl ChunkSource for FileChunks {
+    fn next_chunk(&mut self, _: Duration) -> Result<ChunkEvent> {
+        let mut bytes = Vec::with_capacity(UPLOAD_GATHER_BYTES);
+        (&self.0)
+            .take(UPLOAD_GATHER_BYTES as u64)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::data_loss(format!("cannot read the video: {e}")).with_source(e))?;
+        Ok(if bytes.is_empty() {
+            ChunkEvent::End
+        } else {
+            ChunkEvent::Bytes(bytes.into())
+        })
     }
 }
 
