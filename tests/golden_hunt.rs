@@ -1,5 +1,7 @@
 //! Hunting against NumPy and scikit-learn in f64, number by number.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+
 use std::path::{Path, PathBuf};
 
 use headhunt::{

@@ -68,10 +68,12 @@ impl Mp4Writer {
         let filter = element("capsfilter", "gstreamer1.0")?;
         filter.set_property("caps", &i420);
         let encoder = element("x264enc", "gstreamer1.0-plugins-ugly")?;
-        encoder.set_property_from_str("pass", "qual");
+        encoder.set_property_from_str("pass", "quant");
         encoder.set_property("quantizer", 21u32);
         encoder.set_property_from_str("speed-preset", "veryfast");
         encoder.set_property("threads", 1u32);
+        // The lookahead thread decides by what has arrived so far: not the same each time.
+        encoder.set_property("option-string", "sync-lookahead=0");
         encoder.set_property("key-int-max", 2 * fps);
         let muxer = element("mp4mux", "gstreamer1.0-plugins-good")?;
         muxer.set_property("faststart", true);
