@@ -1,7 +1,7 @@
 //! The source of frames: pulls the pipeline, feeds it from an upload, and reports gaps.
 //!
 //! A hole in the media time is a gap of lost frames (`DecodeError`) where encoded frames went into
-//! the decoder and did not come out, or where the demuxer lost its place; see [`super::ledger`].
+//! the decoder and did not come out, or where the demuxer lost its place; see the `ledger` module.
 //! A fault that ends the media after its first frame is a gap at the end: what was decoded counts.
 
 use std::{
@@ -509,9 +509,7 @@ impl Pump {
     /// How long to wait for more bytes; `None` if the demuxer has enough.
     fn patience(&self, src: &gst_app::AppSrc) -> Option<Duration> {
         let level = match &self.reservoir {
-            Some(reservoir) => {
-                return (reservoir.hungry() || !self.gathered.is_empty()).then_some(POLL);
-            }
+            Some(reservoir) => reservoir.ahead(),
             None => src.current_level_bytes(),
         };
         match level {

@@ -4,14 +4,14 @@
 //! gaps. One pass over the bytes, bounded memory, no free choice of plugins: the container is told
 //! by its magic bytes, and the demuxer, parser and decoder come from an allow-list.
 //!
-//! - [`sniff`], [`boxes`]: which container, and whether it can be decoded while it arrives.
-//! - [`spool`], [`reservoir`]: the capped temporary file for those that need random access, read
+//! - `sniff`, `boxes`: which container, and whether it can be decoded while it arrives.
+//! - `spool`, `reservoir`: the capped temporary file for those that need random access, read
 //!   when it is whole or while it grows.
-//! - [`codec`]: which parser and decoder.
-//! - [`graph`]: the GStreamer pipeline; [`decode`]: the source that pulls it.
-//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure.
-//! - [`mender`]: leads a Matroska stream around its damage; pure.
-//! - [`convert`], [`orient`], [`picture`]: planes to upright RGB.
+//! - `codec`: which parser and decoder.
+//! - `graph`: the GStreamer pipeline; `decode`: the source that pulls it.
+//! - [`timeline`], `ledger`: PTS rules and the count of lost frames; pure.
+//! - `mender`: leads a Matroska stream around its damage; pure.
+//! - [`convert`], `orient`, `picture`: planes to upright RGB.
 
 mod boxes;
 mod codec;
