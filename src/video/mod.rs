@@ -8,7 +8,8 @@
 //! - `spool`, `reservoir`: the capped temporary file for those that need random access, read
 //!   when it is whole or while it grows.
 //! - `codec`: which parser and decoder.
-//! - `graph`: the GStreamer pipeline; `decode`: the source that pulls it.
+//! - `graph`, `track`: the GStreamer pipeline; `pump`: what feeds it; `decode`: the source that
+//!   pulls it.
 //! - [`timeline`], `ledger`: PTS rules and the count of lost frames; pure.
 //! - `mender`: leads a Matroska stream around its damage; pure.
 //! - [`convert`], `orient`, `picture`: planes to upright RGB.
@@ -22,10 +23,12 @@ mod ledger;
 mod mender;
 mod orient;
 mod picture;
+mod pump;
 mod reservoir;
 mod sniff;
 mod spool;
 pub mod timeline;
+mod track;
 mod upload;
 
 use std::{
