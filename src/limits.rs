@@ -338,5 +338,9 @@ pub const TIMESTAMP_JUMP_MILLIS: u64 = 10_000;
 /// beyond it the clock was reset.
 pub const TIMESTAMP_DISORDER_MILLIS: u64 = 1_000;
 
+/// Shortest frame duration that is believed, microseconds: high-speed cameras. A decoder that knows
+/// no frame rate may make one up from the clock's resolution.
+pub const FRAME_DURATION_MIN_MICROS: u64 = 100;
+
 /// Longest frame duration that is believed, milliseconds.
 pub const FRAME_DURATION_MAX_MILLIS: u64 = 60_000;

@@ -1,5 +1,6 @@
 //! Colours along the whole path: known patches are encoded in every matrix, range and sampling and
 //! must come out as the RGB they stand for; and turned pictures come out upright.
+#![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod video_support;

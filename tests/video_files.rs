@@ -1,4 +1,5 @@
 //! Files to frames: every container and codec, odd media, bad input.
+#![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod video_support;
@@ -142,6 +143,28 @@ fn variable_frame_rate_is_kept() {
             );
         }
     }
+}
+
+#[test]
+fn a_jump_of_the_clock_is_a_gap() {
+    let mut clip = Clip::h264("matroskamux");
+    clip.encoder = "x264enc speed-preset=ultrafast tune=zerolatency ! h264parse".to_owned();
+    // Half a minute is missing after the twentieth frame.
+    clip.pts_ms = Some(|i| i * 40 + if i < 20 { 0 } else { 30_000 });
+    clip.honest_durations = false;
+    let decoded = decode(&clip.make()).unwrap();
+    assert_eq!(decoded.carried, (0..40).collect::<Vec<u64>>());
+    let [(at, gap)] = &decoded.gaps[..] else {
+        panic!("{:?}", decoded.gaps);
+    };
+    assert_eq!(*at, 20);
+    assert_eq!(gap.reason, GapReason::TimestampJump);
+    assert_eq!(gap.frames_lost, 0);
+    let (from, to) = (gap.from.as_secs_f64(), gap.to.as_secs_f64());
+    assert!(
+        (from - 0.8).abs() < 0.01 && (to - 30.8).abs() < 0.01,
+        "{gap:?}"
+    );
 }
 
 #[test]
@@ -433,12 +456,19 @@ fn a_size_that_changes_midway_is_followed_and_checked() {
     )
     .unwrap();
     let mut sizes = vec![];
+    let mut gaps = vec![];
     while let Some(event) = source.next_event().unwrap() {
-        if let MediaEvent::Frame(f) = event {
-            let image = f.picture.to_rgb().unwrap();
-            sizes.push((image.width, image.height));
+        match event {
+            MediaEvent::Frame(f) => {
+                let image = f.picture.to_rgb().unwrap();
+                sizes.push((image.width, image.height));
+            }
+            MediaEvent::Gap(gap) => gaps.push(gap),
+            MediaEvent::Opened(_) => {}
         }
     }
+    // The demuxer joins the two clocks.
+    assert!(gaps.is_empty(), "{gaps:?}");
     assert_eq!(sizes.iter().filter(|s| **s == (160, 120)).count(), 40);
     assert_eq!(sizes.iter().filter(|s| **s == (320, 240)).count(), 40);
     let small = VideoLimits {

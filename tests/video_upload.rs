@@ -1,4 +1,5 @@
 //! Uploads to frames: any chunking, as they arrive or spooled, and everything that cuts them off.
+#![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod video_support;
@@ -261,6 +262,12 @@ fn the_spool_is_capped_and_leaves_nothing_behind() {
         e.message().contains(&limits.spool_max_bytes.to_string()),
         "{e}"
     );
+    // One that is decoded as it arrives is stored all the same: the limit ends it midway.
+    let bytes = bytes_of(&Clip::h264("mp4mux faststart=true"));
+    limits.spool_max_bytes = bytes.len() as u64 / 2;
+    let mut source = open(upload(Chunks::new(bytes, 1000)), &limits, cancel()).unwrap();
+    let e = refusal(drain(&mut *source));
+    assert_eq!(e.kind(), Kind::ResourceExhausted, "{e}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 

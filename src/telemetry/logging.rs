@@ -1,6 +1,6 @@
 //! Log lines on standard error.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -20,7 +20,11 @@ pub fn init(filter: &str, json: bool) -> Result<()> {
             .try_init()
     } else {
         registry
-            .with(fmt::layer().with_writer(io::stderr))
+            .with(
+                fmt::layer()
+                    .with_ansi(io::stderr().is_terminal())
+                    .with_writer(io::stderr),
+            )
             .try_init()
     };
     done.or_kind(Kind::Internal, || {

@@ -1,7 +1,7 @@
 //! The source of frames: pulls the pipeline, feeds it from an upload, and reports gaps.
 //!
 //! A hole in the media time is a gap of lost frames (`DecodeError`) where encoded frames went into
-//! the decoder and did not come out, or where the demuxer lost its place; see [`super::ledger`].
+//! the decoder and did not come out, or where the demuxer lost its place; see the `ledger` module.
 //! A fault that ends the media after its first frame is a gap at the end: what was decoded counts.
 
 use std::{
@@ -11,31 +11,25 @@ use std::{
 };
 
 use gstreamer as gst;
-use gstreamer_app as gst_app;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     VideoLimits,
     graph::{Fault, Graph, Source, running_time},
     ledger::Loss,
-    mender::Mender,
     picture::{GstPicture, PictureFormat},
+    pump::{Fed, POLL, Pump},
     reservoir::Reservoir,
     sniff::Container,
     spool::Spool,
     timeline::{Placed, Raw, Timeline},
-    upload::{self, Feed, Origin, Stream},
+    upload::{self, Feed, Origin},
 };
 use crate::{
     error::{Error, Result},
-    limits::{UPLOAD_GATHER_BYTES, UPLOAD_QUEUE_BYTES, VIDEO_POLL_MILLIS},
-    media::{
-        ChunkEvent, ChunkSource, Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource,
-        MediaTime,
-    },
+    media::{Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime},
 };
 
-const POLL: Duration = Duration::from_millis(VIDEO_POLL_MILLIS);
 /// After its input has ended, a demuxer that has shown no video track by then has none.
 const LAST_TRACKS: Duration = Duration::from_secs(1);
 /// Media that ends this long before its declared end is not whole; less may be rounding.
@@ -73,18 +67,14 @@ impl Decoder {
     ) -> Result<Self> {
         let container = feed.container;
         let start = |source: Source<'_>| Graph::start(source, container, feed.fragmented, limits);
-        let pump = |stream: Stream, to: Option<Arc<Reservoir>>| Pump {
-            chunks: stream.chunks,
-            gathered: stream.head,
-            ended: stream.ended,
-            mender: matches!(container, Container::Matroska | Container::WebM)
-                .then(Mender::default),
-            reservoir: to,
-        };
         let (graph, spool, pump) = match feed.origin {
             Origin::File(path) => (start(Source::Path(&path))?, None, None),
             Origin::Spooled(spool) => (start(Source::Path(&spool.path()))?, Some(spool), None),
-            Origin::Stream(stream) => (start(Source::Pushed)?, None, Some(pump(stream, None))),
+            Origin::Stream(stream) => (
+                start(Source::Pushed)?,
+                None,
+                Some(Pump::new(stream, container, None)),
+            ),
             Origin::Growing {
                 spool,
                 index_end,
@@ -92,7 +82,11 @@ impl Decoder {
             } => {
                 let reservoir = Reservoir::new(spool, index_end);
                 let graph = start(Source::Growing(&reservoir))?;
-                (graph, None, Some(pump(stream, Some(reservoir))))
+                (
+                    graph,
+                    None,
+                    Some(Pump::new(stream, container, Some(reservoir))),
+                )
             }
         };
         Ok(Decoder {
@@ -469,114 +463,5 @@ impl Progress {
 
     fn idle(&self) -> Duration {
         self.since.elapsed()
-    }
-}
-
-/// Takes chunks of an upload and gathers small ones.
-struct Pump {
-    chunks: Box<dyn ChunkSource>,
-    gathered: Vec<u8>,
-    ended: bool,
-    /// Leads around damage, if the container needs it.
-    mender: Option<Mender>,
-    /// Where the bytes are stored, if the demuxer needs random access.
-    reservoir: Option<Arc<Reservoir>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fed {
-    /// Nothing was there.
-    Nothing,
-    /// Something was, and no more for now.
-    Waiting,
-    /// Enough for now; more may be there.
-    Full,
-    /// All there ever was.
-    Ended,
-}
-
-/// False if the pipeline takes no more; its fault or its end of stream says why.
-fn push(src: &gst_app::AppSrc, bytes: Vec<u8>, after_damage: bool) -> bool {
-    let mut buffer = gst::Buffer::from_slice(bytes);
-    if after_damage && let Some(buffer) = buffer.get_mut() {
-        // The demuxer drops what is half read and passes the mark on.
-        buffer.set_flags(gst::BufferFlags::DISCONT);
-    }
-    src.push_buffer(buffer).is_ok()
-}
-
-impl Pump {
-    /// How long to wait for more bytes; `None` if the demuxer has enough.
-    fn patience(&self, src: &gst_app::AppSrc) -> Option<Duration> {
-        let level = match &self.reservoir {
-            Some(reservoir) => {
-                return (reservoir.hungry() || !self.gathered.is_empty()).then_some(POLL);
-            }
-            None => src.current_level_bytes(),
-        };
-        match level {
-            0 => Some(POLL),
-            level => (level < UPLOAD_QUEUE_BYTES).then_some(Duration::ZERO),
-        }
-    }
-
-    /// Hands over what was gathered; false if the pipeline takes no more.
-    fn deliver(&mut self, src: &gst_app::AppSrc) -> Result<bool> {
-        if self.gathered.is_empty() {
-            return Ok(true);
-        }
-        let bytes = std::mem::take(&mut self.gathered);
-        if let Some(reservoir) = &self.reservoir {
-            return reservoir.append(src, &bytes).map(|()| true);
-        }
-        let Some(mender) = &mut self.mender else {
-            return Ok(push(src, bytes, false));
-        };
-        let mut next = mender.push(&bytes);
-        while let Some(piece) = next {
-            if !push(src, piece.bytes, piece.after_damage) {
-                return Ok(false);
-            }
-            next = mender.push(&[]);
-        }
-        Ok(true)
-    }
-
-    fn end(&mut self, src: &gst_app::AppSrc) {
-        if let Some(piece) = self.mender.as_mut().and_then(Mender::finish) {
-            push(src, piece.bytes, piece.after_damage);
-        }
-        match &self.reservoir {
-            Some(reservoir) => reservoir.end(src),
-            None => {
-                if let Err(flow) = src.end_of_stream() {
-                    tracing::debug!(?flow, "the pipeline ended before its input");
-                }
-            }
-        }
-    }
-
-    /// Gathers what is there, waiting at most `patience` for the first of it.
-    fn gather(&mut self, patience: Duration) -> Result<Fed> {
-        let mut patience = patience;
-        let start = Instant::now();
-        loop {
-            if self.ended {
-                return Ok(Fed::Ended);
-            }
-            // Many tiny chunks must not keep decoded frames waiting.
-            if self.gathered.len() >= UPLOAD_GATHER_BYTES || start.elapsed() > POLL {
-                return Ok(Fed::Full);
-            }
-            match self.chunks.next_chunk(patience)? {
-                ChunkEvent::Bytes(bytes) => {
-                    self.gathered.extend_from_slice(&bytes);
-                    patience = Duration::ZERO;
-                }
-                ChunkEvent::End => self.ended = true,
-                ChunkEvent::Pending if self.gathered.is_empty() => return Ok(Fed::Nothing),
-                ChunkEvent::Pending => return Ok(Fed::Waiting),
-            }
-        }
     }
 }

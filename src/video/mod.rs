@@ -4,15 +4,16 @@
 //! gaps. One pass over the bytes, bounded memory, no free choice of plugins: the container is told
 //! by its magic bytes, and the demuxer, parser and decoder come from an allow-list.
 //!
-//! - [`sniff`], [`boxes`]: which container, and whether it can be decoded while it arrives.
-//! - [`spool`], [`reservoir`]: the capped temporary file for those that need random access, read
+//! - `sniff`, `boxes`: which container, and whether it can be decoded while it arrives.
+//! - `spool`, `reservoir`: the capped temporary file for those that need random access, read
 //!   when it is whole or while it grows.
-//! - [`codec`]: which parser and decoder.
-//! - [`graph`]: the GStreamer pipeline; [`decode`]: the source that pulls it.
-//! - [`timeline`], [`ledger`]: PTS rules and the count of lost frames; pure.
-//! - [`mender`]: leads a Matroska stream around its damage; pure.
-//! - [`convert`], [`orient`], [`picture`]: planes to upright RGB.
 //! - [`encode`]: the other way, RGB to H.264, for the demo's clips.
+//! - `codec`: which parser and decoder.
+//! - `graph`, `track`: the GStreamer pipeline; `pump`: what feeds it; `decode`: the source that
+//!   pulls it.
+//! - [`timeline`], `ledger`: PTS rules and the count of lost frames; pure.
+//! - `mender`: leads a Matroska stream around its damage; pure.
+//! - [`convert`], `orient`, `picture`: planes to upright RGB.
 
 mod boxes;
 mod codec;
@@ -24,10 +25,12 @@ mod ledger;
 mod mender;
 mod orient;
 mod picture;
+mod pump;
 mod reservoir;
 mod sniff;
 mod spool;
 pub mod timeline;
+mod track;
 mod upload;
 
 use std::{

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
+    limits::FRAME_DURATION_MIN_MICROS,
     media::{Picture, RgbImage},
 };
 
@@ -95,6 +96,8 @@ impl PictureFormat {
         let fps = self.info.fps();
         (fps.numer() > 0 && fps.denom() > 0)
             .then(|| f64::from(fps.numer()) / f64::from(fps.denom()))
+            // A decoder that knows no rate may make one up from the clock's resolution.
+            .filter(|fps| fps * FRAME_DURATION_MIN_MICROS as f64 <= 1e6)
     }
 }
 

@@ -69,9 +69,13 @@ impl Reservoir {
         );
     }
 
-    /// The reader waits for bytes that have not arrived.
-    pub(crate) fn hungry(&self) -> bool {
-        self.lock().wanted.is_some()
+    /// Bytes that have arrived past the reader; zero if it waits for more.
+    pub(crate) fn ahead(&self) -> u64 {
+        let inner = self.lock();
+        if inner.wanted.is_some() {
+            return 0;
+        }
+        inner.spool.len().saturating_sub(inner.offset)
     }
 
     /// Stores what has arrived.

@@ -17,13 +17,17 @@
 use std::time::Duration;
 
 use crate::{
-    limits::{FRAME_DURATION_MAX_MILLIS, TIMESTAMP_DISORDER_MILLIS, TIMESTAMP_JUMP_MILLIS},
+    limits::{
+        FRAME_DURATION_MAX_MILLIS, FRAME_DURATION_MIN_MICROS, TIMESTAMP_DISORDER_MILLIS,
+        TIMESTAMP_JUMP_MILLIS,
+    },
     media::{FrameStamp, MediaTime},
 };
 
 const JUMP: Duration = Duration::from_millis(TIMESTAMP_JUMP_MILLIS);
 const DISORDER_NANOS: i64 = TIMESTAMP_DISORDER_MILLIS as i64 * 1_000_000;
 const DURATION_MAX: Duration = Duration::from_millis(FRAME_DURATION_MAX_MILLIS);
+const DURATION_MIN: Duration = Duration::from_micros(FRAME_DURATION_MIN_MICROS);
 const DURATION_UNKNOWN: Duration = Duration::from_millis(40);
 
 /// What the media says about a decoded frame.
@@ -64,7 +68,7 @@ impl Timeline {
         Timeline {
             frame_duration: declared_fps
                 .and_then(|fps| Duration::try_from_secs_f64(1.0 / fps).ok())
-                .filter(|d| !d.is_zero()),
+                .filter(|d| believable(*d)),
             ..Timeline::default()
         }
     }
@@ -152,11 +156,15 @@ impl Timeline {
 
     fn duration(&self, declared: Option<Duration>) -> Duration {
         declared
-            .filter(|d| !d.is_zero() && *d <= DURATION_MAX)
+            .filter(|d| believable(*d))
             .or(self.frame_duration)
             .or(self.step)
             .unwrap_or(DURATION_UNKNOWN)
     }
+}
+
+fn believable(duration: Duration) -> bool {
+    (DURATION_MIN..=DURATION_MAX).contains(&duration)
 }
 
 #[cfg(test)]
@@ -258,6 +266,7 @@ mod tests {
         let odd = [(Some(0), Some(0)), (Some(20), Some(4_000_000))];
         assert_eq!(ms(&run(Some(50.0), &odd)), [20, 20]);
         assert_eq!(ms(&run(Some(0.0), &at(&[0]))), [40]);
+        assert_eq!(ms(&run(Some(1e9), &at(&[0, 20]))), [40, 20]);
         assert_eq!(ms(&run(Some(f64::NAN), &at(&[0]))), [40]);
     }
 

@@ -39,6 +39,8 @@ pub struct Clip {
     pub caps: &'static str,
     pub encoder: String,
     pub muxer: String,
+    /// Whether the last frame before a pause is said to last that long; 40 ms otherwise.
+    pub honest_durations: bool,
     /// Noise in the lower half, to make a large file.
     pub noise: bool,
     /// Presentation time of a frame, milliseconds; by the frame rate if `None`.
@@ -58,6 +60,7 @@ impl Clip {
             caps: "",
             encoder: encoder.to_owned(),
             muxer: muxer.to_owned(),
+            honest_durations: true,
             noise: false,
             pts_ms: None,
         }
@@ -121,6 +124,7 @@ impl Clip {
                     None => gst::ClockTime::SECOND * index / self.fps as u64,
                 };
                 let end = match self.pts_ms {
+                    Some(_) if !self.honest_durations => pts + gst::ClockTime::from_mseconds(40),
                     Some(f) => gst::ClockTime::from_mseconds(f(index + 1)),
                     None => pts + step,
                 };

@@ -1,0 +1,320 @@
+//! Links the first video track as the demuxer shows it, and watches what passes: sizes against the
+//! limits before a picture is decoded, orientation, colours, and each encoded frame.
+//!
+//! Other tracks are left unlinked; their data is dropped at the pad, so they can hold nothing up.
+
+use std::sync::{Arc, Weak};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+
+use super::{
+    VideoLimits,
+    codec::Codec,
+    graph::{Fault, Shared, broken_build, running_time},
+    orient::Orientation,
+};
+use crate::{
+    error::{Error, Result},
+    limits::CONTAINER_MAX_TRACKS,
+};
+
+/// Links the first video track.
+pub(crate) struct Builder {
+    pub(crate) pipeline: gst::glib::WeakRef<gst::Pipeline>,
+    pub(crate) sink: gst::glib::WeakRef<gst_app::AppSink>,
+    pub(crate) shared: Weak<Shared>,
+    pub(crate) limits: VideoLimits,
+    pub(crate) in_avi: bool,
+    pub(crate) fragmented: bool,
+}
+
+impl Builder {
+    pub(crate) fn on_pad(&self, pad: &gst::Pad) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let Some(structure) = caps.structure(0) else {
+            return drop_data(pad, &shared);
+        };
+        let kind = structure.name();
+        let is_video = kind.starts_with("video/") || kind.as_str() == "image/jpeg";
+        let first = {
+            let mut state = shared.state();
+            if !is_video && state.others.len() < CONTAINER_MAX_TRACKS {
+                state.others.push(kind.to_string());
+            }
+            is_video && state.codec.is_none()
+        };
+        if !first {
+            return drop_data(pad, &shared);
+        }
+        if let Err(e) = self.link_video(pad, structure, &shared) {
+            shared.fail(Fault::Refused(e));
+            drop_data(pad, &shared);
+        }
+    }
+
+    fn link_video(
+        &self,
+        pad: &gst::Pad,
+        caps: &gst::StructureRef,
+        shared: &Arc<Shared>,
+    ) -> Result<()> {
+        let (Some(pipeline), Some(sink)) = (self.pipeline.upgrade(), self.sink.upgrade()) else {
+            return Ok(());
+        };
+        let codec = Codec::of(caps)?;
+        // From here on there is a video track, even if it is refused.
+        shared.state().codec = Some(codec);
+        check_caps(caps, &self.limits)?;
+        let parser = codec.make_parser()?;
+        let (decoder, choice) = codec.make_decoder()?;
+        shared.state().honest_colors = choice.honest_colors;
+
+        let missing = || Error::internal("a parser or decoder without pads");
+        let decoder_in = decoder.static_pad("sink").ok_or_else(missing)?;
+        let decoder_out = decoder.static_pad("src").ok_or_else(missing)?;
+        self.watch_track(pad, codec, shared);
+        self.watch_input(&decoder_in, codec, shared);
+        self.watch_output(&decoder_out, shared);
+
+        pipeline.add(&decoder).map_err(broken_build)?;
+        decoder.link(&sink).map_err(broken_build)?;
+        let mut first = decoder_in;
+        if let Some(parser) = &parser {
+            pipeline.add(parser).map_err(broken_build)?;
+            parser.link(&decoder).map_err(broken_build)?;
+            first = parser.static_pad("sink").ok_or_else(missing)?;
+        }
+        // Downstream first: data flows as soon as the pad is linked.
+        decoder.sync_state_with_parent().map_err(broken_build)?;
+        if let Some(parser) = &parser {
+            parser.sync_state_with_parent().map_err(broken_build)?;
+        }
+        pad.link(&first).map_err(|e| {
+            Error::invalid(format!("the {} track cannot be decoded: {e}", codec.name))
+                .with_source(e)
+        })?;
+        Ok(())
+    }
+
+    /// At the demuxer: orientation, and each encoded frame into the ledger.
+    fn watch_track(&self, pad: &gst::Pad, codec: &'static Codec, shared: &Arc<Shared>) {
+        let shared = Arc::clone(shared);
+        let limits = self.limits.clone();
+        // AVI has decoding times only.
+        let retime = self.in_avi && codec.in_order;
+        let fragmented = self.fragmented;
+        let mask = gst::PadProbeType::BUFFER
+            | gst::PadProbeType::BUFFER_LIST
+            | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(mask, move |_, info| {
+            match &mut info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    if retime && buffer.pts().is_none() {
+                        let dts = buffer.dts();
+                        buffer.make_mut().set_pts(dts);
+                    }
+                    enter(buffer, &shared);
+                }
+                Some(gst::PadProbeData::BufferList(list)) => {
+                    list.iter().for_each(|b| enter(b, &shared));
+                }
+                Some(gst::PadProbeData::Event(event)) => {
+                    if fragmented && let Some(open) = without_stop(event) {
+                        *event = open;
+                    }
+                    if let Some((plain, colors)) = without_colors(event) {
+                        *event = plain;
+                        shared.state().container_colors = Some(colors);
+                    }
+                    note_event(event, &shared);
+                    if let Err(e) = check_event(event, &limits) {
+                        return refuse(info, &shared, e);
+                    }
+                }
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    /// At the decoder's input: the size and colours that the parser or a header tells.
+    fn watch_input(&self, pad: &gst::Pad, codec: &'static Codec, shared: &Arc<Shared>) {
+        let shared = Arc::clone(shared);
+        let limits = self.limits.clone();
+        let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(mask, move |_, info| {
+            let checked = match &info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    shared.moved();
+                    check_header(buffer, codec, &limits)
+                }
+                Some(gst::PadProbeData::Event(event)) => {
+                    if let gst::EventView::Caps(caps) = event.view() {
+                        shared.state().input_colors = caps
+                            .structure()
+                            .and_then(|s| s.get::<String>("colorimetry").ok());
+                    }
+                    check_event(event, &limits)
+                }
+                _ => Ok(()),
+            };
+            match checked {
+                Ok(()) => gst::PadProbeReturn::Ok,
+                Err(e) => refuse(info, &shared, e),
+            }
+        });
+    }
+
+    /// At the decoder's output: the last look at the size.
+    fn watch_output(&self, pad: &gst::Pad, shared: &Arc<Shared>) {
+        let shared = Arc::clone(shared);
+        let limits = self.limits.clone();
+        let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(mask, move |_, info| {
+            shared.moved();
+            match info.event().map(|event| check_event(event, &limits)) {
+                Some(Err(e)) => refuse(info, &shared, e),
+                _ => gst::PadProbeReturn::Ok,
+            }
+        });
+    }
+}
+
+/// Records the refusal and ends the flow: the streaming thread stops before it decodes more.
+fn refuse(info: &mut gst::PadProbeInfo, shared: &Shared, e: Error) -> gst::PadProbeReturn {
+    shared.fail(Fault::Refused(e));
+    if info.mask.contains(gst::PadProbeType::BUFFER) {
+        info.flow_res = Err(gst::FlowError::Error);
+    }
+    gst::PadProbeReturn::Handled
+}
+
+fn check_event(event: &gst::EventRef, limits: &VideoLimits) -> Result<()> {
+    match event.view() {
+        gst::EventView::Caps(caps) => caps
+            .caps()
+            .structure(0)
+            .map_or(Ok(()), |s| check_caps(s, limits)),
+        _ => Ok(()),
+    }
+}
+
+fn check_caps(caps: &gst::StructureRef, limits: &VideoLimits) -> Result<()> {
+    let side = |field| {
+        caps.get::<i32>(field)
+            .ok()
+            .and_then(|v| u32::try_from(v).ok())
+    };
+    match (side("width"), side("height")) {
+        (Some(width), Some(height)) => limits.check_size(width, height),
+        _ => Ok(()),
+    }
+}
+
+fn check_header(buffer: &gst::BufferRef, codec: &Codec, limits: &VideoLimits) -> Result<()> {
+    let Some(size_of) = codec.header_size else {
+        return Ok(());
+    };
+    let Ok(map) = buffer.map_readable() else {
+        return Ok(());
+    };
+    size_of(&map).map_or(Ok(()), |(width, height)| limits.check_size(width, height))
+}
+
+/// A segment event without an end. A fragmented MP4 declares its duration without the delay that
+/// reordering adds, or before the last fragments were written; its last frames would be cut off.
+fn without_stop(event: &gst::EventRef) -> Option<gst::Event> {
+    let gst::EventView::Segment(segment) = event.view() else {
+        return None;
+    };
+    let mut open = segment.segment().downcast_ref::<gst::ClockTime>()?.clone();
+    open.set_stop(gst::ClockTime::NONE);
+    let open = gst::event::Segment::builder(&open).seqnum(event.seqnum());
+    Some(open.build())
+}
+
+/// A caps event without the container's colours, and those. Parsers and decoders would let them
+/// override what the bitstream says, and muxers are known to lose the range.
+fn without_colors(event: &gst::EventRef) -> Option<(gst::Event, String)> {
+    const FIELD: &str = "colorimetry";
+    let gst::EventView::Caps(caps) = event.view() else {
+        return None;
+    };
+    let mut caps = caps.caps_owned();
+    let colors = caps.structure(0)?.get::<String>(FIELD).ok()?;
+    caps.make_mut().structure_mut(0)?.remove_field(FIELD);
+    let plain = gst::event::Caps::builder(&caps).seqnum(event.seqnum());
+    Some((plain.build(), colors))
+}
+
+/// Drops all data of a track that is not decoded.
+fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>) {
+    let weak = Arc::downgrade(shared);
+    let mask = gst::PadProbeType::BUFFER
+        | gst::PadProbeType::BUFFER_LIST
+        | gst::PadProbeType::EVENT_DOWNSTREAM;
+    pad.add_probe(mask, move |_, info| {
+        if let Some(shared) = weak.upgrade() {
+            shared.moved();
+            if let Some(buffer) = info.buffer() {
+                shared.state().reach(buffer);
+            }
+            if info
+                .event()
+                .is_some_and(|e| e.type_() == gst::EventType::Eos)
+            {
+                shared.state().input_ended = true;
+            }
+        }
+        gst::PadProbeReturn::Handled
+    });
+}
+
+fn note_event(event: &gst::EventRef, shared: &Shared) {
+    match event.view() {
+        gst::EventView::Segment(segment) => {
+            shared.state().segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned();
+        }
+        gst::EventView::Tag(tags) => {
+            if let Some(tag) = tags.tag().get::<gst::tags::ImageOrientation>() {
+                if let Some(orientation) = Orientation::from_tag(tag.get()) {
+                    shared.state().orientation = orientation;
+                } else {
+                    tracing::warn!(tag = tag.get(), "unknown orientation tag ignored");
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn enter(buffer: &gst::BufferRef, shared: &Shared) {
+    shared.moved();
+    let mut state = shared.state();
+    state.reach(buffer);
+    let pts = match (buffer.pts(), &state.segment) {
+        (Some(pts), Some(segment)) => {
+            // Outside of the segment (an edit list): decoded for reference only.
+            if segment
+                .clip(
+                    pts,
+                    pts + buffer
+                        .duration()
+                        .unwrap_or(gst::ClockTime::from_nseconds(1)),
+                )
+                .is_none()
+            {
+                return;
+            }
+            running_time(segment, pts)
+        }
+        _ => None,
+    };
+    let discontinuity = buffer.flags().contains(gst::BufferFlags::DISCONT);
+    state.ledger.enter(pts, discontinuity);
+}
