@@ -383,7 +383,7 @@ fn manifests_that_do_not_fit_are_refused_by_line() {
     let lengths = counts("a,60\n");
     for (text, expected) in [
         ("", "no rows"),
-        ("video,label\na,anomaly\n", "line 1: label \"label\""),
+        ("label,video\na,anomaly\n", "line 1: label \"video\""),
         (
             "a,abnormal,,\n",
             "line 1: label \"abnormal\" of a: write anomaly, normal, 1 or 0",

@@ -82,8 +82,8 @@ impl FrameCounts {
     }
 }
 
-/// Rows of a CSV text with their line numbers, without an optional `header` in front. Fields are
-/// trimmed; empty lines are skipped; there are no comments (names contain `#`).
+/// Rows of a CSV text with their line numbers, without an optional `header` (at least the first two
+/// of its names) in front. Fields are trimmed; empty lines are skipped; there are no comments (names contain `#`).
 pub(super) fn records(
     csv: &str,
     header: &'static [&'static str],
@@ -102,7 +102,8 @@ pub(super) fn records(
                 Ok(record) => record,
                 Err(e) => return Some(Err(Error::invalid("not a CSV file").with_source(e))),
             };
-            if row == 0 && record.iter().eq(header.iter().copied()) {
+            let is_header = record.len() >= 2 && record.iter().zip(header).all(|(a, b)| a == *b);
+            if row == 0 && is_header {
                 return None;
             }
             let line = record
