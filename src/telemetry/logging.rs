@@ -19,13 +19,10 @@ pub fn init(filter: &str, json: bool) -> Result<()> {
             .with(fmt::layer().json().with_writer(io::stderr))
             .try_init()
     } else {
-        registry
-            .with(
-                fmt::layer()
-                    .with_ansi(io::stderr().is_terminal())
-                    .with_writer(io::stderr),
-            )
-            .try_init()
+        let lines = fmt::layer()
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr);
+        registry.with(lines).try_init()
     };
     done.or_kind(Kind::Internal, || {
         "cannot install the log subscriber: there is one already".into()
