@@ -55,7 +55,8 @@ pub struct Weights {
     pub parameters: BTreeMap<String, u64>,
 }
 
-/// What the weights of a selection of heads take in memory, without activations.
+/// What the weights of a selection of heads take in memory, without activations: every number in
+/// the device's type, except the token embedding, which stays on the host as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// Which heads: `all`, or `layer:head` separated by spaces.
@@ -64,9 +65,11 @@ pub struct Memory {
     pub layers: usize,
     /// Numbers in the loaded tensors.
     pub parameters: u64,
-    /// With f32 weights (CPU), bytes.
+    /// Numbers in the token embedding, which are counted in `parameters` too.
+    pub embedding_parameters: u64,
+    /// With f32 weights (CPU), bytes, without the embedding.
     pub f32_bytes: u64,
-    /// With bf16 weights (GPU), bytes.
+    /// With bf16 weights (GPU), bytes, without the embedding.
     pub bf16_bytes: u64,
 }
 
@@ -246,12 +249,15 @@ fn memory(config: &ModelConfig, heads: &[HeadId]) -> Result<Vec<Memory>> {
     let text = &config.text;
     let row = |name: String, layers: usize| {
         let parameters = values(&needed_tensors(config, layers));
+        let embedding_parameters = text.vocab as u64 * text.hidden as u64;
+        let on_device = parameters - embedding_parameters;
         Memory {
             heads: name,
             layers,
             parameters,
-            f32_bytes: parameters * 4,
-            bf16_bytes: parameters * 2,
+            embedding_parameters,
+            f32_bytes: on_device * 4,
+            bf16_bytes: on_device * 2,
         }
     };
     let mut rows = vec![row("all".to_owned(), text.layers)];
@@ -338,11 +344,12 @@ impl fmt::Display for Inspection {
         for m in &self.memory {
             writeln!(
                 f,
-                "  memory        heads {}: {} layers, {} as f32 (CPU), {} as bf16 (GPU), without activations",
+                "  memory        heads {}: {} layers, {} as f32 (CPU) or {} as bf16 (GPU), beside the embedding's {:.1} M numbers; without activations",
                 m.heads,
                 m.layers,
                 gigabytes(m.f32_bytes),
-                gigabytes(m.bf16_bytes)
+                gigabytes(m.bf16_bytes),
+                m.embedding_parameters as f64 / 1e6
             )?;
         }
         if let Some(fingerprint) = &self.fingerprint {

@@ -189,7 +189,7 @@ impl Anomaly {
                             let alpha = 1.0 / (i + 1) as f32;
                             vehicle.draw(canvas, place, pass.direction, alpha);
                             if i == 0 {
-                                beam(canvas, vehicle, place, pass.direction, 0.7);
+                                beam(canvas, vehicle, place, pass.direction, 1.0);
                             }
                         }
                     }
@@ -203,7 +203,7 @@ impl Anomaly {
                         let half = vehicle.length * Street::scale(place.1) / 2.0;
                         for end in [-half, half] {
                             let lamp = (place.0 + end, place.1 - 6.0);
-                            canvas.glow(lamp, 7.0, [255.0, 150.0, 30.0], 0.9);
+                            canvas.glow(lamp, 13.0, [255.0, 150.0, 30.0], 1.0);
                         }
                     }
                 }
@@ -212,13 +212,13 @@ impl Anomaly {
     }
 }
 
-/// High beam in front of a vehicle.
+/// High beam: the lamps themselves dazzle, and the light falls far ahead.
 fn beam(canvas: &mut Canvas, vehicle: &Vehicle, (x, y): (f32, f32), direction: f32, strength: f32) {
     let half = vehicle.length * Street::scale(y) / 2.0;
     let front = (x + direction * (half + 2.0), y - 6.0);
-    canvas.glow(front, 5.0, [255.0, 250.0, 225.0], strength);
-    let ahead = (x + direction * (half + 22.0), y - 3.0);
-    canvas.glow(ahead, 13.0, [150.0, 145.0, 120.0], 0.8 * strength);
+    canvas.glow(front, 9.0, [255.0, 250.0, 225.0], strength);
+    let ahead = (x + direction * (half + 30.0), y - 5.0);
+    canvas.glow(ahead, 24.0, [190.0, 184.0, 160.0], 0.8 * strength);
 }
 
 fn flash(rng: &mut ChaCha8Rng, street: Street) -> (What, f32) {
@@ -286,7 +286,7 @@ fn smoke(rng: &mut ChaCha8Rng, street: Street, lasts: f32) -> What {
         rng.random_range(street.wall + 6.0..street.road_bottom + 16.0),
     );
     let wind = rng.random_range(-16.0..16.0);
-    let tone: f32 = rng.random_range(60.0..175.0);
+    let tone: f32 = rng.random_range(196.0..222.0);
     let mut puffs = vec![];
     let mut born = 0.0;
     let mut own = ChaCha8Rng::from_rng(rng);
@@ -301,8 +301,8 @@ fn smoke(rng: &mut ChaCha8Rng, street: Street, lasts: f32) -> What {
                 wind + own.random_range(-7.0..7.0),
                 -own.random_range(8.0..24.0f32),
             ),
-            radius: own.random_range(9.0..15.0),
-            growth: own.random_range(7.0..12.0),
+            radius: own.random_range(12.0..20.0),
+            growth: own.random_range(10.0..16.0),
             grey: tone + own.random_range(-18.0..18.0),
         });
         born += 0.09;
@@ -320,7 +320,7 @@ impl Puff {
             self.from.0 + self.drift.0 * age,
             self.from.1 + self.drift.1 * age,
         );
-        let alpha = 0.5 * (age * 4.0).min(1.0) * (-age / 5.0).exp();
+        let alpha = 0.6 * (age * 4.0).min(1.0) * (-age / 5.0).exp();
         canvas.puff(
             centre,
             self.radius + self.growth * age,

@@ -117,11 +117,11 @@ impl Vehicle {
 }
 
 fn paint(rng: &mut ChaCha8Rng) -> Rgb {
-    let grey = rng.random_range(40.0..215.0);
+    let grey = rng.random_range(35.0..150.0);
     let mut colour = [grey; 3];
     if rng.random_bool(0.55) {
         for c in &mut colour {
-            *c = rng.random_range(35.0..200.0);
+            *c = rng.random_range(30.0..150.0);
         }
     }
     colour
@@ -379,11 +379,11 @@ impl Field {
 
 fn background(rng: &mut ChaCha8Rng, street: Street) -> Canvas {
     let (w, h) = (WIDTH as f32, HEIGHT as f32);
-    let sky = rng.random_range(120.0..195.0);
+    let sky = rng.random_range(128.0..158.0);
     let mut canvas = Canvas::new(WIDTH, HEIGHT, [sky * 0.92, sky * 0.97, sky]);
     buildings(rng, &mut canvas, street);
 
-    let stone = rng.random_range(110.0..160.0);
+    let stone = rng.random_range(112.0..136.0);
     let pavement = [stone, stone * 0.97, stone * 0.92];
     canvas.rect((0.0, street.wall), (w, street.road_top), pavement, 1.0);
     canvas.rect(
@@ -411,7 +411,7 @@ fn background(rng: &mut ChaCha8Rng, street: Street) -> Canvas {
         x += tile;
     }
 
-    let asphalt = rng.random_range(62.0..98.0);
+    let asphalt = rng.random_range(68.0..86.0);
     canvas.rect(
         (0.0, street.road_top),
         (w, street.road_bottom),
@@ -451,7 +451,7 @@ fn background(rng: &mut ChaCha8Rng, street: Street) -> Canvas {
     }
 
     let (coarse, fine) = (Field::new(rng, 40.0), Field::new(rng, 3.0));
-    let light = rng.random_range(0.72..1.08);
+    let light = rng.random_range(0.88..1.04);
     canvas.shade(|x, y| {
         let texture = 1.0 + 0.14 * (coarse.at(x, y) - 0.5) + 0.12 * (fine.at(x, y) - 0.5);
         let (dx, dy) = (x as f32 / w - 0.5, y as f32 / h - 0.5);
@@ -470,7 +470,7 @@ fn buildings(rng: &mut ChaCha8Rng, canvas: &mut Canvas, street: Street) {
         } else {
             -1.0
         };
-        let tone: f32 = rng.random_range(70.0..150.0);
+        let tone: f32 = rng.random_range(80.0..122.0);
         let tint: [f32; 3] = [
             rng.random_range(0.9..1.15),
             1.0,
@@ -483,9 +483,9 @@ fn buildings(rng: &mut ChaCha8Rng, canvas: &mut Canvas, street: Street) {
         while wy + 9.0 < street.wall - 6.0 {
             let mut wx = x + 6.0;
             while wx + 7.0 < x + width - 4.0 {
-                let lit = rng.random_bool(0.12);
+                let lit = rng.random_bool(0.06);
                 let glass = if lit {
-                    [198.0, 182.0, 130.0]
+                    [158.0, 146.0, 104.0]
                 } else {
                     facade.map(|c| c * 0.45)
                 };
