@@ -1,5 +1,7 @@
 //! Hunting against NumPy and scikit-learn in f64, number by number.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use headhunt::{
