@@ -4,7 +4,9 @@
 //! Its random generator enters through three uniform numbers only, which are constants here. Where
 //! the order of additions can decide a tie (a sample as near to one centre as to the other) the sums
 //! run in the reference's order: means sample by sample, products component by component with fused
-//! multiply-adds, centres' norms in NumPy's interleaved order.
+//! multiply-adds, centres' norms in NumPy's interleaved order. One order is not followed: where both
+//! candidates for the second centre leave exactly the same potential (samples of small integers, say),
+//! rounding decides here and there.
 
 use super::linalg::norm2;
 use super::samples::{Layout, Scratch};

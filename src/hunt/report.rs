@@ -52,7 +52,7 @@ fn render(
     let anomalous = labelled.labels.iter().filter(|&&l| l).count();
     write!(
         out,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>HeadHunt: expert heads</title><style>{STYLE}</style></head><body>\n<h1>Expert heads</h1>\n<p class=\"lead\">{} samples ({anomalous} anomalous, {} normal), {} prompts, {} layers of {} heads, {} numbers per head; K = {}, λ = {}.</p>\n",
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>HeadHunt: expert heads</title><style>{STYLE}</style></head><body>\n<h1>Expert heads</h1>\n<p class=\"lead\">{} samples ({anomalous} anomalous, {} normal), {} prompts, {} layers of {} heads, {} numbers per head; K&nbsp;=&nbsp;{}, λ&nbsp;=&nbsp;{}.</p>\n",
         labelled.labels.len(),
         labelled.labels.len() - anomalous,
         result.prompts,
@@ -70,7 +70,7 @@ fn render(
         }
         out.push_str("</ul>\n");
     }
-    out.push_str("<h2>Robust saliency score of every head</h2>\n<p>Mean saliency over prompts minus λ standard deviations. The expert heads are framed and numbered by rank.</p>\n");
+    out.push_str("<h2>Robust saliency score of every head</h2>\n<p>Mean saliency over prompts minus λ standard deviations; layers down, heads across. The expert heads are framed and numbered by rank.</p>\n");
     heat_map(out, result)?;
     let best = rank::top(&result.rss, result.heads, DETAILED);
     write!(
@@ -346,12 +346,26 @@ impl Axis {
     }
 
     fn grid(&self, out: &mut String) -> fmt::Result {
-        for i in 0..=4 {
-            let value = self.low + (self.high - self.low) * f64::from(i) / 4.0;
+        // The smallest of 1, 2, 5 · 10ⁿ that leaves at most five steps.
+        let least = (self.high - self.low) / 5.0;
+        let decade = 10_f64.powf(least.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0]
+            .map(|m| m * decade)
+            .into_iter()
+            .find(|s| *s >= least)
+            .unwrap_or(least);
+        let decimals = if step < 0.1 { 2 } else { 1 };
+        let first = (self.low / step).ceil();
+        for i in 0..=5 {
+            // Adding 0 turns −0 into 0.
+            let value = (first + f64::from(i)) * step + 0.0;
+            if value > self.high + step * 1e-9 {
+                break;
+            }
             let y = self.y(value);
             write!(
                 out,
-                "<line x1=\"{0}\" x2=\"{1:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#e2e8ee\"/><text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{value:.2}</text>",
+                "<line x1=\"{0}\" x2=\"{1:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#e2e8ee\"/><text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{value:.decimals$}</text>",
                 Self::LEFT,
                 Self::LEFT + self.width,
                 Self::LEFT - 6.0,

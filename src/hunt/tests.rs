@@ -374,3 +374,45 @@ fn clusters_of_a_head_that_is_not_there_are_refused() {
     let found = clusters(&features, &labels, 0, HeadId { layer: 1, head: 2 }).unwrap();
     assert_eq!(found.order, [0, 2, 4, 1, 3, 5]);
 }
+
+#[test]
+fn every_instruction_set_measures_the_same() {
+    #[derive(Clone, Copy)]
+    struct Compare<'a> {
+        features: &'a Features,
+        labels: &'a [bool],
+        want: &'a HuntResult,
+    }
+    impl Task for Compare<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<T: Isa>(self) {
+            let layout = features::check(self.features, self.labels, None).unwrap();
+            let mut scratch = Scratch::new(&layout);
+            for head in 0..self.want.rss.len() {
+                let measure = Measure {
+                    source: Source::new(self.features, 0, head),
+                    layout: &layout,
+                    scratch: &mut scratch,
+                };
+                let got = measure.run::<T>().unwrap();
+                let want = self.want;
+                assert_near(
+                    &[got.lda, got.kl, got.mmd],
+                    &[want.lda[head], want.kl[head], want.mmd[head]],
+                    1e-9,
+                );
+                assert_eq!(got.nmi, want.nmi[head]);
+            }
+        }
+    }
+    for shape in [[1, 50, 1, 4, 24], [1, 20, 1, 4, 33], [1, 7, 1, 4, 2]] {
+        let (features, labels) = random(shape, 15);
+        let want = run(&features, &labels);
+        simd::tests::on_every_isa(Compare {
+            features: &features,
+            labels: &labels,
+            want: &want,
+        });
+    }
+}
