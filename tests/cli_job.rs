@@ -4,79 +4,16 @@
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+#[path = "cli_job/serve.rs"]
+mod serve;
+#[path = "cli_job/site.rs"]
+mod site;
 
-use headhunt::video::encode::Mp4Writer;
+use std::{fs, path::Path};
+
 use safetensors::SafeTensors;
 use serde_json::Value;
-
-const MODEL: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/checkpoints/tiny/hf"
-);
-const OTHER: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/checkpoints/tinywide/hf"
-);
-
-fn headhunt(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_headhunt"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn succeeds(args: &[&str]) -> String {
-    let output = headhunt(args);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{args:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// What the command said on standard error; its exit code must be 1.
-fn fails(args: &[&str]) -> String {
-    let output = headhunt(args);
-    assert_eq!(output.status.code(), Some(1), "{args:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A grey clip whose frames in `bright` flash white and red.
-fn clip(path: &Path, frames: u64, bright: (u64, u64), shade: u8) {
-    let mut writer = Mp4Writer::create(path, 64, 48, 30).unwrap();
-    for i in 0..frames {
-        let wave = (i % 7) as u8;
-        let pixel = |k: usize| match (bright.0..bright.1).contains(&i) {
-            true => [255, (k % 64) as u8 * 3, 10 * wave],
-            false => [shade + wave, shade + (k % 48) as u8, shade],
-        };
-        writer.push((0..64 * 48).flat_map(pixel).collect()).unwrap();
-    }
-    writer.finish().unwrap();
-}
-
-/// Four labelled clips and their manifest.
-fn site(dir: &Path) -> PathBuf {
-    clip(&dir.join("a.mp4"), 200, (48, 144), 40);
-    clip(&dir.join("b.mp4"), 170, (60, 130), 60);
-    clip(&dir.join("c.mp4"), 150, (0, 0), 50);
-    clip(&dir.join("d.mp4"), 100, (0, 0), 70);
-    let manifest = dir.join("clips.csv");
-    fs::write(
-        &manifest,
-        "video,label,start_frame,end_frame\na.mp4,anomaly,48,144\nb.mp4,anomaly,60,130\n\
-         c.mp4,normal,,\nd.mp4,normal,,\n",
-    )
-    .unwrap();
-    manifest
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use site::{MODEL, OTHER, fails, headhunt, site, succeeds, text};
 
 #[test]
 fn from_labelled_clips_to_events() {

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     io::IsTerminal,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -32,10 +32,12 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The checkpoint's directory, fetched first where `--model` is a hub id.
-    pub fn directory(&self) -> Result<PathBuf> {
+    /// Loads the first `resident_layers` layers, or all; fetches the checkpoint first where `--model`
+    /// is a hub id.
+    pub fn load(&self, resident_layers: Option<usize>) -> Result<InternVl> {
+        let device = self.device.parse()?;
         let hub = Environment::of_process().hub()?;
-        hub::resolve(
+        let directory = hub::resolve(
             &self.model,
             &HubOptions {
                 endpoint: Some(hub.endpoint),
@@ -43,19 +45,12 @@ impl ModelArgs {
                 progress: std::io::stderr().is_terminal(),
                 ..HubOptions::default()
             },
-        )
-    }
-
-    /// Loads the first `resident_layers` layers, or all.
-    pub fn load(&self, resident_layers: Option<usize>) -> Result<InternVl> {
-        let device = self.device.parse()?;
-        InternVl::load(
-            &self.directory()?,
-            &LoadOptions {
-                device,
-                resident_layers,
-            },
-        )
+        )?;
+        let options = LoadOptions {
+            device,
+            resident_layers,
+        };
+        Ok(InternVl::load(&directory, &options)?.with_fingerprint_cache(hub.cache_dir))
     }
 }
 

@@ -227,7 +227,8 @@ fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result
             device,
             resident_layers,
         },
-    )?;
+    )?
+    .with_fingerprint_cache(hub.cache_dir);
     tracing::info!(
         took = ?began.elapsed(),
         device = model.info().device,

@@ -17,8 +17,8 @@ pub struct HubSettings {
     pub endpoint: String,
     /// Bearer token for gated checkpoints.
     pub token: Option<String>,
-    /// Directory under which downloads and fingerprints are kept.
-    pub cache_dir: PathBuf,
+    /// Directory under which fingerprints are kept; `None` where the environment names none.
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for HubSettings {
@@ -70,8 +70,7 @@ impl Environment {
     /// `HF_ENDPOINT`, `HF_TOKEN` and the cache directory: `$XDG_CACHE_HOME/headhunt`, by default
     /// `$HOME/.cache/headhunt`.
     ///
-    /// Fails with `InvalidArgument` for an endpoint that is not http(s), or where neither
-    /// variable names a directory.
+    /// Fails with `InvalidArgument` for an endpoint that is not http(s).
     pub fn hub(&self) -> Result<HubSettings> {
         let endpoint = self.get("HF_ENDPOINT").unwrap_or("https://huggingface.co");
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
@@ -80,18 +79,13 @@ impl Environment {
             ));
         }
         let cache_dir = match (self.get("XDG_CACHE_HOME"), self.get("HOME")) {
-            (Some(cache), _) => PathBuf::from(cache),
-            (None, Some(home)) => PathBuf::from(home).join(".cache"),
-            (None, None) => {
-                return Err(Error::invalid(
-                    "neither XDG_CACHE_HOME nor HOME is set: name a directory for caches in one of them",
-                ));
-            }
+            (Some(cache), _) => Some(PathBuf::from(cache)),
+            (None, home) => home.map(|home| PathBuf::from(home).join(".cache")),
         };
         Ok(HubSettings {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: self.get("HF_TOKEN").map(str::to_owned),
-            cache_dir: cache_dir.join("headhunt"),
+            cache_dir: cache_dir.map(|dir| dir.join("headhunt")),
         })
     }
 }
@@ -119,7 +113,10 @@ mod tests {
         .unwrap();
         assert_eq!(hub.endpoint, "http://127.0.0.1:8080");
         assert_eq!(hub.token.as_deref(), Some("hf_secret"));
-        assert_eq!(hub.cache_dir, PathBuf::from("/home/ann/.cache/headhunt"));
+        assert_eq!(
+            hub.cache_dir,
+            Some(PathBuf::from("/home/ann/.cache/headhunt"))
+        );
         assert!(!format!("{hub:?}").contains("hf_secret"));
     }
 
@@ -128,10 +125,10 @@ mod tests {
         let hub = environment(&[("XDG_CACHE_HOME", "/cache"), ("HOME", "/home/ann")])
             .hub()
             .unwrap();
-        assert_eq!(hub.cache_dir, PathBuf::from("/cache/headhunt"));
+        assert_eq!(hub.cache_dir, Some(PathBuf::from("/cache/headhunt")));
         assert_eq!(hub.endpoint, "https://huggingface.co");
         assert_eq!(hub.token, None);
-        assert!(environment(&[("HOME", "")]).hub().is_err());
+        assert_eq!(environment(&[("HOME", "")]).hub().unwrap().cache_dir, None);
         assert!(
             environment(&[("HOME", "/h"), ("HF_ENDPOINT", "ftp://x")])
                 .hub()

@@ -40,6 +40,7 @@ pub struct LoadOptions {
 /// A resident InternVL3.
 pub struct InternVl {
     dir: PathBuf,
+    fingerprint_cache: Option<PathBuf>,
     config: ModelConfig,
     info: ProbeInfo,
     place: Place,
@@ -100,6 +101,7 @@ impl InternVl {
                 image_side: config.vision.image,
             },
             dir: dir.to_owned(),
+            fingerprint_cache: None,
             config,
             place,
             tokenizer,
@@ -107,6 +109,14 @@ impl InternVl {
             projector,
             language,
         })
+    }
+
+    /// Remembers fingerprints below `cache` for as long as no file of the checkpoint changes: hashing
+    /// an 8B checkpoint takes some ten seconds.
+    #[must_use]
+    pub fn with_fingerprint_cache(mut self, cache: Option<PathBuf>) -> Self {
+        self.fingerprint_cache = cache;
+        self
     }
 
     /// What config.json says.
@@ -447,7 +457,8 @@ impl HeadProbe for InternVl {
     }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {
-        super::fingerprint::fingerprint(&self.dir, layers)
+        let cache = self.fingerprint_cache.as_deref();
+        super::fingerprint::fingerprint_cached(&self.dir, layers, cache)
     }
 }
 
