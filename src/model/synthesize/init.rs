@@ -118,11 +118,11 @@ fn demo(spec: &TensorSpec) -> Init {
         }
         ("vision", "ls1" | "ls2") => around(0.5, 0.05),
         ("vision", "cls" | "position") => normal(0.3),
-        // Attention scores with a standard deviation of 3 to 4: a head singles out a few tokens.
-        // With scores of about 1, every head averages the whole picture, where the background
-        // drowns a small event.
+        // Attention scores with a standard deviation of about 6 in the language model: a head picks
+        // out a few tokens, and heads differ in what they pick, as trained ones do. With scores of
+        // about 1 every head averages the whole picture, and the background drowns a small event.
         ("vision", "attn.q.weight" | "attn.k.weight") => gain(1.6),
-        (_, "attn.q.weight" | "attn.k.weight") => gain(1.9),
+        (_, "attn.q.weight" | "attn.k.weight") => gain(2.5),
         ("text", "embed.weight") => normal(1.0),
         // Not normalised after it: the feature itself. Large, so that the scorer's penalty is small.
         ("text", "attn.v.weight") => gain(2.0),
