@@ -37,18 +37,5 @@ impl OpenMedia for VideoMedia {
     ) -> Result<Box<dyn MediaSource>> {
         use crate::video::{Input, open};
         open(Input::Upload(chunks), &self.limits, cancel)
-            .map_err(|error| without_place(error, &self.limits.spool_dir))
     }
-}
-
-/// The error without the server's folder: the operator finds it in the log, as the cause.
-#[cfg(feature = "video")]
-fn without_place(error: crate::error::Error, folder: &std::path::Path) -> crate::error::Error {
-    use crate::error::Error;
-    let folder = folder.display().to_string();
-    if !error.message().contains(&folder) {
-        return error;
-    }
-    let told = error.message().replace(&format!(" {folder}"), "");
-    Error::new(error.kind(), told).with_source(error)
 }

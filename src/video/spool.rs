@@ -24,11 +24,14 @@ impl Spool {
     pub(crate) fn create(dir: &Path, max_bytes: u64) -> Result<Self> {
         let file = tempfile::tempfile_in(dir).map_err(|e| match e.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(dir, 0, e),
-            _ => Error::precondition(format!(
-                "cannot create a temporary file in the spool folder {}: {e}",
-                dir.display()
-            ))
-            .with_source(e),
+            _ => {
+                // Whoever uploads is told what, the operator also where.
+                tracing::error!(folder = %dir.display(), "the spool folder cannot be used: {e}");
+                Error::precondition(format!(
+                    "cannot create a temporary file in the spool folder: {e}"
+                ))
+                .with_source(e)
+            }
         })?;
         Ok(Self::with_file(file, dir, max_bytes))
     }
@@ -86,9 +89,9 @@ impl Spool {
 }
 
 fn no_space(dir: &Path, written: u64, e: std::io::Error) -> Error {
+    tracing::error!(folder = %dir.display(), written, "the spool folder is full: {e}");
     Error::exhausted(format!(
-        "no space to store the upload in the spool folder {} after {written} bytes: {e}",
-        dir.display()
+        "no space to store the upload in the spool folder after {written} bytes: {e}"
     ))
     .with_source(e)
 }

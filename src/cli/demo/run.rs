@@ -54,8 +54,9 @@ pub struct Args {
     /// Directory for the checkpoint, clips, profile and report; made where it is missing
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
-    /// Seed of weights, clips and folds
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Seed of weights, clips and folds. Random weights differ in how much their heads can tell; the
+    /// default was chosen among three on held-out training clips
+    #[arg(long, value_name = "N", default_value_t = 2)]
     seed: u64,
     /// Labelled clips to hunt and calibrate on
     #[arg(long, value_name = "N", default_value_t = 24)]
