@@ -219,6 +219,11 @@ fn what_is_wrong_is_named_before_long_work() {
     assert!(calibrate(&missing, &dir.path().join("no/p.json")).contains("no directory"));
     fs::write(&missing, "video,label\n\"\",anomaly\n").unwrap();
     assert!(calibrate(&missing, &out).contains("line 2"));
+    fs::write(dir.path().join("clip.mp4"), "not opened").unwrap();
+    fs::write(&missing, "clip.mp4,normal\n").unwrap();
+    assert!(calibrate(&missing, &out).contains("no clip is anomalous"));
+    fs::write(&missing, "clip.mp4,anomaly\n").unwrap();
+    assert!(calibrate(&missing, &out).contains("add normal clips"));
     assert!(fails(&["model", "inspect", text(dir.path())]).contains("config.json"));
     let usage = headhunt(&["detect", "x.mp4"]);
     assert_eq!(

@@ -113,6 +113,7 @@ pub fn run(args: Args) -> Result<()> {
     let cancel = cancel_on_signal()?;
     let model = args.model.load(None)?;
     let info = model.info();
+    options.check(info, &videos)?;
     let prepare = PrepareOptions {
         rule: options.rule,
         frames_per_segment: options.frames_per_segment,

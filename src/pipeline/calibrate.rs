@@ -41,6 +41,48 @@ pub struct CalibrateOptions {
     pub edge: Edge,
 }
 
+impl CalibrateOptions {
+    /// What can be told to be wrong before the long work of extraction: K, λ, C and labels of one
+    /// class only.
+    pub fn check(&self, info: &ProbeInfo, videos: &[LabelledVideo]) -> Result<()> {
+        let heads = info.layers * info.heads;
+        if self.hunt.top_k == 0 || self.hunt.top_k > heads {
+            return Err(Error::invalid(format!(
+                "top_k is {}; the model has {heads} heads, so give 1 to {heads}",
+                self.hunt.top_k
+            ))
+            .with_field("top_k"));
+        }
+        if !(self.hunt.lambda >= 0.0 && self.hunt.lambda.is_finite()) {
+            return Err(Error::invalid(format!(
+                "lambda is {}; give a number of at least 0",
+                self.hunt.lambda
+            ))
+            .with_field("lambda"));
+        }
+        if !(self.fit.c > 0.0 && self.fit.c.is_finite()) {
+            return Err(
+                Error::invalid(format!("C is {}; give a number above 0", self.fit.c))
+                    .with_field("c"),
+            );
+        }
+        if !videos.iter().any(|video| video.anomaly) {
+            return Err(Error::invalid(
+                "no clip is anomalous: label some, with the frames where something happens",
+            ));
+        }
+        if videos
+            .iter()
+            .all(|video| video.anomaly && !video.intervals_known)
+        {
+            return Err(Error::invalid(
+                "every clip is anomalous as a whole: add normal clips, or the frames where something happens",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// A finished calibration.
 #[derive(Debug)]
 pub struct Calibration {
