@@ -111,7 +111,14 @@ async fn what_is_no_usable_video_is_named_and_leaves_the_server_as_it_was() {
     let text = "It is a truth universally acknowledged. "
         .repeat(400)
         .into_bytes();
+    let fragmented = clips::h264(60, 160, 120, "mp4mux fragment-duration=400");
+    let first = fragmented
+        .windows(4)
+        .position(|word| word == b"moof")
+        .unwrap();
+    let no_frames = fragmented[..first - 4].to_vec();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("a track of zero frames", no_frames, "no playable streams"),
         ("no bytes", Vec::new(), "empty"),
         ("a text file", text, "text"),
         ("a short text file", b"Dear Ann,".to_vec(), "not a video"),
@@ -121,6 +128,11 @@ async fn what_is_no_usable_video_is_named_and_leaves_the_server_as_it_was() {
             "too many pixels",
             clips::h264(5, 640, 480, "matroskamux"),
             "640x480",
+        ),
+        (
+            "a side that is too long",
+            clips::h264(2, 8200, 16, "matroskamux"),
+            "8200",
         ),
     ];
     for (what, bytes, word) in cases {
