@@ -5,6 +5,7 @@
 //!                                                      features + labels ─▶ hunt ─▶ profile
 //! ```
 //!
+//! - [`rtsp`]: a camera's address to the RTP packets of its video track.
 //! - [`video`]: bytes to frames; the only room that imports GStreamer.
 //! - [`segment`]: frames to segments of sampled frames; pure.
 //! - [`model`]: clips to head features; the only room that imports candle.
@@ -15,9 +16,11 @@
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
 //! - [`pipeline`]: composes the rooms into jobs.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
-//! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`]: the rules.
+//! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
+//!   the rules.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
@@ -31,6 +34,7 @@ pub mod model;
 pub mod pipeline;
 pub mod profile;
 pub mod rpc;
+pub mod rtsp;
 pub mod score;
 pub mod segment;
 pub mod telemetry;

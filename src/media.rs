@@ -1,7 +1,11 @@
 //! The vocabulary of media: time, frames, gaps, and the seam between a source of frames and its
 //! users. Nothing here knows how bytes become frames.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::error::Result;
 
@@ -100,6 +104,8 @@ pub struct Frame {
     pub stamp: FrameStamp,
     /// What it shows.
     pub picture: Arc<dyn Picture>,
+    /// When the last byte of it had arrived; of live sources alone.
+    pub received: Option<SystemTime>,
 }
 
 /// Facts about a source, known when its first frame is decoded.
@@ -160,6 +166,24 @@ pub struct Gap {
     pub detail: String,
 }
 
+/// How a live source is; for people who watch it. Frames and gaps say what that means for the media.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceState {
+    /// The connection is up and a key frame has been decoded.
+    Connected,
+    /// There is no connection, or nothing comes over it.
+    Interrupted {
+        /// What the gap will be reported as.
+        reason: GapReason,
+        /// What happened; without credentials.
+        detail: String,
+        /// Failed attempts in a row, this one included.
+        attempts: u32,
+        /// When the next attempt begins, from now.
+        retry_in: Duration,
+    },
+}
+
 /// What a source yields, in media order: one `Opened`, then frames and gaps.
 #[derive(Clone)]
 pub enum MediaEvent {
@@ -169,6 +193,9 @@ pub enum MediaEvent {
     Frame(Frame),
     /// Frames are missing here; the next frame starts a new run.
     Gap(Gap),
+    /// A live source was interrupted or is back. An interruption ends the run at once; its gap comes
+    /// when the source is back or ends, since only then its length is known.
+    Source(SourceState),
 }
 
 /// A source of decoded frames. It is pulled: a consumer that does not ask holds the decoder back.

@@ -10,19 +10,21 @@ use std::{
 };
 
 /// Words that every room may use.
-const SHARED: [&str; 5] = ["error", "limits", "media", "head", "intervals"];
+const SHARED: [&str; 6] = ["clock", "error", "limits", "media", "head", "intervals"];
 
 /// For each room, the other rooms it may use.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
-        ("error", &[][..]),
+        ("clock", &[][..]),
+        ("error", &[]),
         ("limits", &[]),
         ("media", &[]),
         ("head", &[]),
         ("intervals", &[]),
         ("telemetry", &[]),
         ("config", &["engine", "video"]),
-        ("video", &["telemetry"]),
+        ("rtsp", &["telemetry"]),
+        ("video", &["rtsp", "telemetry"]),
         ("segment", &[]),
         ("engine", &["telemetry"]),
         ("model", &["engine", "telemetry"]),
@@ -54,6 +56,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "profile",
                 "score",
                 "video",
+                "rtsp",
             ],
         ),
         (
@@ -79,10 +82,16 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that one room alone may name.
-const OWNED_CRATES: [(&str, &[&str]); 6] = [
+const OWNED_CRATES: [(&str, &[&str]); 12] = [
     ("gstreamer", &["video"]),
     ("gstreamer_app", &["video"]),
     ("gstreamer_video", &["video"]),
+    ("gstreamer_rtsp_server", &["video"]),
+    ("rtsp_types", &["rtsp"]),
+    ("sdp_types", &["rtsp"]),
+    ("http_auth", &["rtsp"]),
+    ("tokio_rustls", &["rtsp"]),
+    ("url", &["rtsp"]),
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),
     ("tonic", &["rpc", "cli"]),

@@ -464,6 +464,7 @@ fn a_size_that_changes_midway_is_followed_and_checked() {
                 sizes.push((image.width, image.height));
             }
             MediaEvent::Gap(gap) => gaps.push(gap),
+            MediaEvent::Source(_) => {}
             MediaEvent::Opened(_) => {}
         }
     }

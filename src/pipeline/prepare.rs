@@ -350,7 +350,7 @@ pub fn whole_video(
     while let Some(&index) = wanted.peek() {
         let frame = match source.next_event()? {
             Some(MediaEvent::Frame(frame)) => frame,
-            Some(MediaEvent::Opened(_) | MediaEvent::Gap(_)) => continue,
+            Some(MediaEvent::Opened(_) | MediaEvent::Gap(_) | MediaEvent::Source(_)) => continue,
             None => {
                 return Err(Error::invalid(format!(
                     "the video ended after {decoded} frames, and {frames} were counted: it changed, or it decodes differently each time"

@@ -238,6 +238,7 @@ impl Decoder {
         self.ready.push_back(MediaEvent::Frame(Frame {
             stamp: placed.stamp,
             picture: Arc::new(GstPicture::new(buffer, format)),
+            received: None,
         }));
         Ok(())
     }

@@ -136,6 +136,7 @@ impl MediaSource for RawSource {
                 duration: Duration::from_nanos(FRAME as u64),
             },
             picture: Arc::new(Plain(byte)),
+            received: None,
         })))
     }
 }

@@ -327,6 +327,7 @@ impl MediaSource for FakeSource {
                         size: self.picture_bytes,
                         counters: self.counters.clone(),
                     }),
+                    received: None,
                 })))
             }
             Some(Step::Gap(reason, length)) => {

@@ -293,6 +293,7 @@ pub fn drain(source: &mut dyn MediaSource) -> Result<Decoded> {
                 out.last = Some(image);
             }
             MediaEvent::Gap(gap) => out.gaps.push((out.stamps.len(), gap)),
+            MediaEvent::Source(_) => {}
         }
     }
     // It stays ended.

@@ -83,6 +83,7 @@ impl MediaSource for Media {
                 duration,
             },
             picture: Arc::new(White),
+            received: None,
         })))
     }
 }
