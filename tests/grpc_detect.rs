@@ -90,7 +90,10 @@ async fn provisional_scores_come_where_asked_for_and_before_the_final_ones() {
     let mut client = server.client().await;
     let mut first = open("cam");
     if let Some(Ask::Open(open)) = &mut first.message {
-        open.options = Some(proto::DetectOptions { provisional: true });
+        open.options = Some(proto::DetectOptions {
+            provisional: true,
+            ..Default::default()
+        });
     }
     let seen = detect(&mut client, first, &flash(3, 2, 5), 50)
         .await
@@ -209,7 +212,10 @@ fn bad_requests() -> Vec<(
     let stop = || ask(Ask::Stop(proto::Stop {}));
     let uri = |uri: &str| {
         ask(Ask::Open(proto::Open {
-            source: Some(Source::Uri(proto::UriSource { uri: uri.into() })),
+            source: Some(Source::Uri(proto::UriSource {
+                uri: uri.into(),
+                ..Default::default()
+            })),
             ..proto::Open::default()
         }))
     };
@@ -416,6 +422,7 @@ async fn what_this_version_does_not_do_says_so_by_name() {
     let watch = proto::WatchRequest {
         source: Some(proto::UriSource {
             uri: "rtsp://ann:pw@cam/1".into(),
+            ..Default::default()
         }),
         ..proto::WatchRequest::default()
     };

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Kind, Result},
     head::{HeadFeatures, HeadSelection},
     limits::OUTSTANDING_SEGMENTS_MAX,
-    media::{FrameStamp, Gap, MediaInfo},
+    media::{FrameStamp, Gap, MediaInfo, SourceState},
     model::pixels::resize_bicubic,
     profile::Profile,
     score::{
@@ -124,6 +124,7 @@ fn left() -> Error {
 enum Item {
     Segment(Stamps, Ticket),
     Gap(Gap),
+    Source(SourceState),
 }
 
 /// A segment without its pixels.
@@ -188,11 +189,17 @@ impl Session {
 
     async fn run(mut self, preparation: &mut Preparation) -> Result<Summary> {
         loop {
-            if let Some(Item::Gap(_)) = self.items.front() {
-                if let Some(Item::Gap(gap)) = self.items.pop_front() {
+            match self.items.pop_front() {
+                Some(Item::Gap(gap)) => {
                     self.gap(gap).await?;
+                    continue;
                 }
-                continue;
+                Some(Item::Source(state)) => {
+                    self.source(state).await?;
+                    continue;
+                }
+                Some(segment) => self.items.push_front(segment),
+                None => {}
             }
             let ended = self.end.is_some() || self.failure.is_some();
             if ended && self.items.is_empty() && self.submission.is_none() {
@@ -218,6 +225,7 @@ impl Session {
             Some(Ok(Prepared::Opened(info))) => self.opened(info).await?,
             Some(Ok(Prepared::Segment(segment))) => self.submit(segment),
             Some(Ok(Prepared::Gap(gap))) => self.items.push_back(Item::Gap(gap)),
+            Some(Ok(Prepared::Source(state))) => self.items.push_back(Item::Source(state)),
             Some(Ok(Prepared::End(totals))) => self.end = Some(totals),
             Some(Err(error)) if error.kind() == Kind::Cancelled => return Err(error),
             Some(Err(error)) => self.failure = Some(error),
@@ -310,6 +318,15 @@ impl Session {
         self.deliver(outputs).await?;
         self.summary.gaps += 1;
         self.emit(DetectEvent::Gap(gap)).await
+    }
+
+    /// A live source was interrupted: what is known of the run is all there will be. Or it is back.
+    async fn source(&mut self, state: SourceState) -> Result<()> {
+        if let (SourceState::Interrupted { .. }, Some(locator)) = (&state, &mut self.locator) {
+            let outputs = locator.end_run();
+            self.deliver(outputs).await?;
+        }
+        self.emit(DetectEvent::Source(state)).await
     }
 
     async fn finish(mut self) -> Result<Summary> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    media::{FrameStamp, Gap, MediaInfo},
+    media::{FrameStamp, Gap, MediaInfo, SourceState},
     score::events::{EndReason, Event},
 };
 
@@ -62,6 +62,8 @@ pub enum DetectEvent {
     EventEnded(Event, EndReason),
     /// A part of the media without scores.
     Gap(Gap),
+    /// A live source was interrupted or is back.
+    Source(SourceState),
     /// Last.
     Summary(Summary),
 }

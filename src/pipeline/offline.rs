@@ -34,7 +34,7 @@ pub fn each_segment(
         match item? {
             Prepared::Segment(segment) => each(segment)?,
             Prepared::End(_) => return Ok(()),
-            Prepared::Opened(_) | Prepared::Gap(_) => {}
+            Prepared::Opened(_) | Prepared::Gap(_) | Prepared::Source(_) => {}
         }
     }
     Err(Error::internal(

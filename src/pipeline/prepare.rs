@@ -21,7 +21,7 @@ use crate::{
     engine::probe::Clip,
     error::{Error, Kind, Result, ResultExt},
     limits::{DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES},
-    media::{FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, Picture, RgbImage},
+    media::{FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, Picture, RgbImage, SourceState},
     segment::{SampledSegment, SegmentRule, Segmenter, whole_video_indices},
     telemetry::metrics::{self, Stage},
 };
@@ -66,6 +66,8 @@ pub enum Prepared {
     Segment(PreparedSegment),
     /// Frames are missing here.
     Gap(Gap),
+    /// A live source was interrupted (the run ends here) or is back.
+    Source(SourceState),
     /// The orderly end.
     End(Totals),
 }
@@ -237,11 +239,14 @@ impl Preparer {
                 Some(MediaEvent::Frame(frame)) => self.frame(frame.stamp, frame.picture)?,
                 Some(MediaEvent::Gap(gap)) => {
                     metrics::gap(gap.reason);
-                    if let Some(segment) = self.segmenter.gap() {
-                        self.segment(segment)?;
-                    }
-                    self.raw_bytes = 0;
+                    self.end_run()?;
                     self.send(Prepared::Gap(gap))?;
+                }
+                Some(MediaEvent::Source(state)) => {
+                    if matches!(state, SourceState::Interrupted { .. }) {
+                        self.end_run()?;
+                    }
+                    self.send(Prepared::Source(state))?;
                 }
                 None => break,
             }
@@ -294,6 +299,15 @@ impl Preparer {
             self.raw_bytes = 0;
             metrics::stage(Stage::Preprocess, started.elapsed());
         }
+        Ok(())
+    }
+
+    /// Frames are missing here: what was complete before them is the run's last segment.
+    fn end_run(&mut self) -> Result<()> {
+        if let Some(segment) = self.segmenter.gap() {
+            self.segment(segment)?;
+        }
+        self.raw_bytes = 0;
         Ok(())
     }
 

@@ -38,6 +38,7 @@ pub(super) fn response(context: &Context, event: DetectEvent) -> proto::DetectRe
         DetectEvent::EventEnded(event, reason) => Message::EventEnded(proto::EventEnded {
             event: Some(interval(&event)),
             reason: end_reason(reason).into(),
+            snapshot: None,
         }),
         DetectEvent::Gap(gap) => Message::Gap(proto::Gap {
             from: Some(time(gap.from)),
@@ -52,10 +53,15 @@ pub(super) fn response(context: &Context, event: DetectEvent) -> proto::DetectRe
             events: summary.events,
             gaps: summary.gaps,
             duration: Some(span(summary.duration)),
+            frames_shed: 0,
+            segments_shed: 0,
+            segments_gated: 0,
         }),
+        DetectEvent::Source(state) => Message::SourceState(source_state(state)),
     };
     proto::DetectResponse {
         message: Some(message),
+        received_at: None,
     }
 }
 
@@ -77,6 +83,7 @@ fn frame_scores(scores: &event::SegmentScores) -> proto::FrameScores {
     proto::FrameScores {
         stage: stage.into(),
         segment: scores.segment,
+        gated: false,
         frames: scores
             .frames
             .iter()
@@ -99,6 +106,7 @@ fn interval(event: &events::Event) -> proto::Event {
         last_frame: event.last_frame,
         peak: event.peak,
         mean: event.mean,
+        provisional: false,
     }
 }
 
@@ -107,6 +115,27 @@ fn end_reason(reason: events::EndReason) -> proto::EventEndReason {
         events::EndReason::BelowThreshold => proto::EventEndReason::BelowThreshold,
         events::EndReason::Gap => proto::EventEndReason::Gap,
         events::EndReason::EndOfStream => proto::EventEndReason::EndOfStream,
+    }
+}
+
+fn source_state(state: media::SourceState) -> proto::SourceState {
+    match state {
+        media::SourceState::Connected => proto::SourceState {
+            status: proto::SourceStatus::Connected.into(),
+            ..proto::SourceState::default()
+        },
+        media::SourceState::Interrupted {
+            reason,
+            detail,
+            attempts,
+            retry_in,
+        } => proto::SourceState {
+            status: proto::SourceStatus::Interrupted.into(),
+            reason: gap_reason(reason).into(),
+            detail,
+            attempts,
+            retry_in: Some(span(retry_in)),
+        },
     }
 }
 

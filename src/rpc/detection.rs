@@ -123,6 +123,8 @@ impl DetectionService for DetectionHandler {
                 queued_segments: count(load.queued),
                 queue_capacity: count(load.capacity),
                 segments_per_second: load.segments_per_second,
+                live_segments_per_second: 0.0,
+                live_segments_per_second_max: 0.0,
             }),
             started_at: Some(self.started.into()),
         }))

@@ -178,7 +178,10 @@ mod tests {
         let open = proto::Open {
             source: Some(Source::Upload(proto::UploadSource { name: name.into() })),
             profile: profile.into(),
-            options: Some(proto::DetectOptions { provisional: true }),
+            options: Some(proto::DetectOptions {
+                provisional: true,
+                ..Default::default()
+            }),
         };
         Some(DetectRequest {
             message: Some(Message::Open(open)),

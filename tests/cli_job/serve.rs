@@ -119,7 +119,7 @@ async fn detect(
     let mut scores = Vec::new();
     let mut frames = None;
     while let Some(response) = responses.next().await {
-        let DetectResponse { message } = response?;
+        let DetectResponse { message, .. } = response?;
         match message.unwrap() {
             detect_response::Message::FrameScores(segment) => {
                 assert_eq!(segment.stage(), ScoreStage::Final);

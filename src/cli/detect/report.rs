@@ -129,7 +129,8 @@ impl Report {
             }
             DetectEvent::Scores(_)
             | DetectEvent::EventStarted(_)
-            | DetectEvent::EventUpdated(_) => {}
+            | DetectEvent::EventUpdated(_)
+            | DetectEvent::Source(_) => {}
         }
     }
 
