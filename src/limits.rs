@@ -344,3 +344,45 @@ pub const FRAME_DURATION_MIN_MICROS: u64 = 100;
 
 /// Longest frame duration that is believed, milliseconds.
 pub const FRAME_DURATION_MAX_MILLIS: u64 = 60_000;
+
+// --- video: live
+
+/// A step of a camera's clock that is ahead of the time at which its packets arrive by more than
+/// this is a jump, milliseconds. Bursts after a stall stay below it packet by packet.
+pub const LIVE_CLOCK_AHEAD_MILLIS: u64 = 5_000;
+
+/// First wait before a camera is tried again; it doubles with each failure.
+pub const LIVE_RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// Longest such wait for a camera that worked until [`LIVE_RETRY_OFTEN_FOR`] ago: most outages are
+/// a reboot of camera or switch.
+pub const LIVE_RETRY_CAP_AT_FIRST: Duration = Duration::from_secs(3);
+
+/// See [`LIVE_RETRY_CAP_AT_FIRST`].
+pub const LIVE_RETRY_OFTEN_FOR: Duration = Duration::from_secs(300);
+
+/// Longest wait before a camera is tried again.
+pub const LIVE_RETRY_CAP: Duration = Duration::from_secs(30);
+
+/// A connection that showed pictures for so long counts as steady: waits begin small again.
+pub const LIVE_STEADY_AFTER: Duration = Duration::from_secs(5);
+
+/// A stream that is not found in so many attempts in a row...
+pub const LIVE_NOT_FOUND_ATTEMPTS: u32 = 10;
+
+/// ... over so long is given up.
+pub const LIVE_NOT_FOUND_FOR: Duration = Duration::from_secs(600);
+
+/// RTP packets between a camera's connection and its decode thread. At 1.4 kB each some 360 kB, at
+/// the 64 kB that TCP allows 16 MB.
+pub const LIVE_PACKETS_MAX: usize = 256;
+
+/// After lost packets pictures are dropped up to the next key frame, but for no longer than this:
+/// some cameras refresh their picture without ever sending one, nanoseconds of media time.
+pub const LIVE_KEY_FRAME_WAIT_NANOS: i64 = 10_000_000_000;
+
+/// Longest wait for the last pictures of a connection that ended, milliseconds.
+pub const LIVE_DRAIN_MILLIS: u64 = 2_000;
+
+/// A live source looks at its pipeline at least this often, milliseconds.
+pub const LIVE_POLL_MILLIS: u64 = 250;
