@@ -2,22 +2,31 @@
 //! may refer to what is missing, up to the next key frame. A decoder conceals such damage in
 //! silence, and a model would score a picture that the camera never saw.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use gstreamer as gst;
 
-use crate::limits::LIVE_KEY_FRAME_WAIT_NANOS;
+use crate::limits::{LIVE_KEY_FRAME_WAIT_NANOS, PENDING_MAX_FRAMES};
 
 /// Which encoded pictures may be decoded.
 #[derive(Debug)]
-pub(crate) struct KeyGate(Mutex<Option<Wait>>);
+pub(crate) struct KeyGate(Mutex<Gate>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    waiting: Option<Wait>,
+    /// Losses that the decoder has not come to: PTS of the first and of the last picture that may
+    /// lack packets, nanoseconds.
+    ahead: VecDeque<(i64, i64)>,
+}
 
 /// For a key frame.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
-    /// PTS of the first picture that may be damaged, nanoseconds.
-    from: i64,
-    /// PTS of the last one that may itself have lost packets.
+    /// PTS of the last picture that may itself lack packets.
     to: i64,
     /// PTS of the first picture that was dropped.
     since: Option<i64>,
@@ -26,28 +35,25 @@ struct Wait {
 impl KeyGate {
     /// Waits for the first key frame of a connection.
     pub(crate) fn new() -> Self {
-        KeyGate(Mutex::new(Some(Wait {
-            from: i64::MIN,
-            to: i64::MIN,
-            since: None,
-        })))
+        KeyGate(Mutex::new(Gate {
+            waiting: Some(Wait {
+                to: i64::MIN,
+                since: None,
+            }),
+            ahead: VecDeque::new(),
+        }))
     }
 
     /// Packets are missing between pictures with these PTS, both included; say so before anything
     /// that follows them is decoded.
     pub(crate) fn lost(&self, from: i64, to: i64) {
-        let mut wait = self.lock();
-        *wait = Some(match *wait {
-            Some(before) => Wait {
-                to: before.to.max(to),
-                ..before
-            },
-            None => Wait {
-                from: from.min(to),
-                to,
-                since: None,
-            },
-        });
+        let mut gate = self.lock();
+        let full = gate.ahead.len() >= PENDING_MAX_FRAMES;
+        match gate.ahead.back_mut() {
+            // Where losses touch, and past the bound, they are one.
+            Some(last) if full || from <= last.1 => last.1 = last.1.max(to),
+            _ => gate.ahead.push_back((from.min(to), to)),
+        }
     }
 
     /// Whether to decode this picture.
@@ -60,23 +66,27 @@ impl KeyGate {
     }
 
     fn admits_at(&self, pts: i64, key: bool) -> bool {
-        let mut wait = self.lock();
-        let Some(waiting) = &mut *wait else {
+        let mut gate = self.lock();
+        while let Some((_, to)) = gate.ahead.pop_front_if(|(from, _)| *from <= pts) {
+            let before = gate.waiting.take();
+            gate.waiting = Some(Wait {
+                to: before.map_or(to, |before| before.to.max(to)),
+                since: before.and_then(|before| before.since),
+            });
+        }
+        let Some(waiting) = &mut gate.waiting else {
             return true;
         };
-        if pts < waiting.from {
-            return true;
-        }
         let since = *waiting.since.get_or_insert(pts);
         let patience_is_over = pts.saturating_sub(since) > LIVE_KEY_FRAME_WAIT_NANOS;
         if pts > waiting.to && (key || patience_is_over) {
-            *wait = None;
+            gate.waiting = None;
             return true;
         }
         false
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Wait>> {
+    fn lock(&self) -> MutexGuard<'_, Gate> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,6 +120,19 @@ mod tests {
         assert!(!gate.admits_at(240, true));
         assert!(gate.admits_at(280, true));
         assert!(gate.admits_at(320, false));
+    }
+
+    #[test]
+    fn a_loss_ahead_of_the_decoder_leaves_what_is_before_it_alone() {
+        let gate = KeyGate::new();
+        gate.lost(80, 120);
+        assert!(gate.admits_at(0, true));
+        assert!(gate.admits_at(40, false));
+        assert!(!gate.admits_at(80, true));
+        for n in 0..2 * PENDING_MAX_FRAMES as i64 {
+            gate.lost(1000 * n + 1000, 1000 * n + 1001);
+        }
+        assert!(gate.lock().ahead.len() <= PENDING_MAX_FRAMES);
     }
 
     #[test]
