@@ -386,3 +386,17 @@ pub const LIVE_DRAIN_MILLIS: u64 = 2_000;
 
 /// A live source looks at its pipeline at least this often, milliseconds.
 pub const LIVE_POLL_MILLIS: u64 = 250;
+
+// --- pipeline: live
+
+/// Segments of a live stream that may wait to be queued; one more drops the oldest. With those
+/// queued ([`OUTSTANDING_SEGMENTS_MAX`]) a camera holds at most six clips, 58 MB.
+pub const LIVE_BACKLOG_SEGMENTS: usize = 2;
+
+/// Segments, gaps and source states that may wait in media order: a camera that comes and goes
+/// while the model is stuck.
+pub const BACKLOG_ENTRIES_MAX: usize = 64;
+
+/// Default for how old a live segment may be when its pass begins: ten segments of the method. An
+/// alarm that comes later still tells something; a picture of the past that delays it does not.
+pub const LIVE_DELAY_MAX: Duration = Duration::from_secs(16);

@@ -79,6 +79,7 @@ fn detection(profile: Profile, provisional: bool) -> Detection {
         profile: Arc::new(profile),
         options: DetectOptions { provisional },
         lane: Lane::Upload,
+        max_delay: None,
     }
 }
 

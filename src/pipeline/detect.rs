@@ -4,17 +4,18 @@
 //! decode thread ─▶ Preparation ─▶ engine (a few segments at once, in order) ─▶ scorer ─▶ locator ─▶ out
 //! ```
 //!
-//! Each arrow is bounded, so a receiver that stops reading holds back scoring and decoding.
+//! Each arrow is bounded, so a receiver that stops reading holds back scoring and decoding. A live
+//! stream cannot be held back: what is not scored in time is dropped, oldest first, and told as a gap.
 
 use std::{
     collections::VecDeque,
     future::{Future, pending},
     pin::Pin,
     sync::Arc,
-    time::Instant,
+    time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
 };
 
 use super::{
+    backlog::{Backlog, Shed, Waiting},
     event::{DetectEvent, SegmentScores, Stage, Summary},
     prepare::{OpenSource, Preparation, PrepareOptions, Prepared, PreparedSegment, Totals},
 };
@@ -46,6 +48,9 @@ pub struct Detection {
     pub options: DetectOptions,
     /// Who waits.
     pub lane: Lane,
+    /// For a live source: how old a segment may be when its pass begins; it is dropped then, as it is
+    /// when too many wait, and told as a gap. `None`: segments wait, and hold the source back.
+    pub max_delay: Option<Duration>,
 }
 
 /// What the caller of a detection may ask for.
@@ -125,6 +130,7 @@ enum Item {
     Segment(Stamps, Ticket),
     Gap(Gap),
     Source(SourceState),
+    Shed(Shed),
 }
 
 /// A segment without its pixels.
@@ -147,12 +153,18 @@ struct Session {
     cancel: CancellationToken,
     /// From `Opened` on.
     locator: Option<StreamingLocator>,
+    /// What came before it was its turn.
+    backlog: Backlog,
     /// The newest segment, while it waits for room in the queue.
     submission: Option<(Stamps, Submission)>,
     /// Submitted segments, and gaps among them.
     items: VecDeque<Item>,
-    /// Segments that the locator has seen and not made final.
-    unfinal: VecDeque<Stamps>,
+    /// Segments that the locator has seen and not made final, with its own count of them.
+    unfinal: VecDeque<(u64, Stamps)>,
+    /// Dropped runs of segments so far: each splits the smoothing as a gap of the source does.
+    shed_runs: u64,
+    /// When an event that an interruption broke off is over.
+    event_over: Option<Instant>,
     /// The orderly end of the source.
     end: Option<Totals>,
     /// What ends the detection once the segments before it are delivered.
@@ -178,9 +190,12 @@ impl Session {
             out,
             cancel,
             locator: None,
+            backlog: Backlog::default(),
             submission: None,
             items: VecDeque::new(),
             unfinal: VecDeque::new(),
+            shed_runs: 0,
+            event_over: None,
             end: None,
             failure: None,
             summary: Summary::default(),
@@ -198,15 +213,31 @@ impl Session {
                     self.source(state).await?;
                     continue;
                 }
+                Some(Item::Shed(shed)) => {
+                    self.shed(shed).await?;
+                    continue;
+                }
                 Some(segment) => self.items.push_front(segment),
                 None => {}
+            }
+            if self.submission.is_none()
+                && self.items.len() < OUTSTANDING_SEGMENTS_MAX
+                && let Some(next) = self.backlog.pop()
+            {
+                self.next(next);
+                continue;
             }
             let ended = self.end.is_some() || self.failure.is_some();
             if ended && self.items.is_empty() && self.submission.is_none() {
                 break;
             }
-            let has_room =
-                !ended && self.submission.is_none() && self.items.len() < OUTSTANDING_SEGMENTS_MAX;
+            // A live source is taken from at once: it must not be held back.
+            let has_room = !ended
+                && if self.detection.max_delay.is_some() {
+                    self.backlog.has_room()
+                } else {
+                    self.backlog.is_empty()
+                };
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(cancelled()),
@@ -214,6 +245,7 @@ impl Session {
                 features = first_ticket(&mut self.items) => self.features(features).await?,
                 ticket = submitted(&mut self.submission) => self.submitted(ticket),
                 item = preparation.next(), if has_room => self.prepared(item).await?,
+                () = passed(self.event_over) => self.event_is_over().await?,
             }
         }
         self.finish().await
@@ -223,9 +255,14 @@ impl Session {
     async fn prepared(&mut self, item: Option<Result<Prepared>>) -> Result<()> {
         match item {
             Some(Ok(Prepared::Opened(info))) => self.opened(info).await?,
-            Some(Ok(Prepared::Segment(segment))) => self.submit(segment),
-            Some(Ok(Prepared::Gap(gap))) => self.items.push_back(Item::Gap(gap)),
-            Some(Ok(Prepared::Source(state))) => self.items.push_back(Item::Source(state)),
+            Some(Ok(Prepared::Segment(segment))) => {
+                self.backlog.push(Waiting::Segment(segment, Instant::now()));
+                if self.detection.max_delay.is_some() {
+                    self.backlog.shed();
+                }
+            }
+            Some(Ok(Prepared::Gap(gap))) => self.backlog.push(Waiting::Gap(gap)),
+            Some(Ok(Prepared::Source(state))) => self.backlog.push(Waiting::Source(state)),
             Some(Ok(Prepared::End(totals))) => self.end = Some(totals),
             Some(Err(error)) if error.kind() == Kind::Cancelled => return Err(error),
             Some(Err(error)) => self.failure = Some(error),
@@ -245,7 +282,17 @@ impl Session {
         self.emit(DetectEvent::Opened(info)).await
     }
 
-    fn submit(&mut self, segment: PreparedSegment) {
+    /// Takes what waited longest.
+    fn next(&mut self, next: Waiting) {
+        match next {
+            Waiting::Segment(segment, came) => self.submit(segment, came),
+            Waiting::Shed(shed) => self.items.push_back(Item::Shed(shed)),
+            Waiting::Gap(gap) => self.items.push_back(Item::Gap(gap)),
+            Waiting::Source(state) => self.items.push_back(Item::Source(state)),
+        }
+    }
+
+    fn submit(&mut self, segment: PreparedSegment, came: Instant) {
         let PreparedSegment {
             number,
             run,
@@ -258,7 +305,11 @@ impl Session {
             heads: self.heads.clone(),
             lane: self.detection.lane,
             stream: self.stream,
-            deadline: None,
+            deadline: self
+                .detection
+                .max_delay
+                .and_then(|delay| came.checked_add(delay))
+                .map(Instant::into_std),
             cancel: self.cancel.clone(),
         };
         let engine = self.engine.clone();
@@ -276,7 +327,13 @@ impl Session {
         };
         match ticket {
             Ok(ticket) => self.items.push_back(Item::Segment(stamps, ticket)),
-            Err(error) => self.failure = Some(error),
+            Err(error) if self.sheds(&error) => {
+                self.items.extend(Shed::of(&stamps.frames).map(Item::Shed));
+            }
+            Err(error) => {
+                self.backlog.clear();
+                self.failure = Some(error);
+            }
         }
     }
 
@@ -285,17 +342,35 @@ impl Session {
         let Some(Item::Segment(stamps, _)) = self.items.pop_front() else {
             return Ok(());
         };
+        if let Err(error) = &features
+            && self.sheds(error)
+        {
+            return match Shed::of(&stamps.frames) {
+                Some(shed) => self.shed(shed).await,
+                None => Ok(()),
+            };
+        }
         let scored = features.and_then(|features| self.score(stamps, &features));
         match scored {
             Ok(outputs) => self.deliver(outputs).await,
             Err(error) => {
                 // Nothing behind it can be delivered: the order would have a hole.
                 self.items.clear();
+                self.backlog.clear();
                 self.submission = None;
                 self.failure = Some(error);
                 Ok(())
             }
         }
+    }
+
+    /// Whether this is what a live segment that comes too late is answered with.
+    fn sheds(&self, error: &Error) -> bool {
+        self.detection.max_delay.is_some()
+            && matches!(
+                error.kind(),
+                Kind::DeadlineExceeded | Kind::ResourceExhausted
+            )
     }
 
     /// p of a segment: the mean over the scoring prompts; then what the locator makes of it.
@@ -306,9 +381,11 @@ impl Session {
             sum += self.scorer.probability(features.prompt(prompt))?;
         }
         let p = sum / features.prompts as f64;
-        let outputs = locator(&mut self.locator)?.push(stamps.span()?, p)?;
+        let mut span = stamps.span()?;
+        span.run = span.run.saturating_add(self.shed_runs);
+        let outputs = locator(&mut self.locator)?.push(span, p)?;
+        self.unfinal.push_back((self.summary.segments, stamps));
         self.summary.segments += 1;
-        self.unfinal.push_back(stamps);
         metrics::stage(Timed::Score, started.elapsed());
         Ok(outputs)
     }
@@ -322,11 +399,40 @@ impl Session {
 
     /// A live source was interrupted: what is known of the run is all there will be. Or it is back.
     async fn source(&mut self, state: SourceState) -> Result<()> {
-        if let (SourceState::Interrupted { .. }, Some(locator)) = (&state, &mut self.locator) {
-            let outputs = locator.end_run();
-            self.deliver(outputs).await?;
+        match (&state, &mut self.locator) {
+            (SourceState::Interrupted { .. }, Some(locator)) => {
+                let outputs = locator.end_run();
+                let bridge = locator.bridge();
+                self.deliver(outputs).await?;
+                if self.event_over.is_none() {
+                    self.event_over = Instant::now().checked_add(bridge);
+                }
+            }
+            (SourceState::Connected, _) => self.event_over = None,
+            (SourceState::Interrupted { .. }, None) => {}
         }
         self.emit(DetectEvent::Source(state)).await
+    }
+
+    /// The source is interrupted for longer than an event may be: nobody is to wait for its end until
+    /// the camera is back.
+    async fn event_is_over(&mut self) -> Result<()> {
+        self.event_over = None;
+        let outputs = locator(&mut self.locator)?.end_event();
+        self.deliver(outputs).await
+    }
+
+    /// Segments were dropped here.
+    async fn shed(&mut self, shed: Shed) -> Result<()> {
+        let outputs = locator(&mut self.locator)?.end_run();
+        self.deliver(outputs).await?;
+        self.shed_runs += 1;
+        self.summary.segments_shed += shed.segments;
+        self.summary.frames_shed += shed.frames;
+        let gap = shed.gap();
+        metrics::gap(gap.reason);
+        self.summary.gaps += 1;
+        self.emit(DetectEvent::Gap(gap)).await
     }
 
     async fn finish(mut self) -> Result<Summary> {
@@ -338,10 +444,10 @@ impl Session {
             return Err(error);
         }
         let Totals { frames, duration } = self.end.unwrap_or_default();
-        if self.summary.frames != frames {
+        if self.summary.frames + self.summary.frames_shed != frames {
             return Err(Error::internal(format!(
-                "{} of {frames} decoded frames got a final score",
-                self.summary.frames
+                "{} of {frames} decoded frames got a final score, {} were dropped",
+                self.summary.frames, self.summary.frames_shed
             )));
         }
         self.summary.duration = duration;
@@ -360,8 +466,9 @@ impl Session {
                     p,
                     smoothed,
                 } => {
-                    let frames = self.unfinal.back().map(|stamps| stamps.frames.clone());
-                    scores(Stage::Provisional, segment, frames, p, smoothed)?
+                    let stamps = self.unfinal.back().filter(|(count, _)| *count == segment);
+                    let stamps = stamps.map(|(_, stamps)| (stamps.number, stamps.frames.clone()));
+                    scores(Stage::Provisional, stamps, p, smoothed)?
                 }
                 LocatorOutput::Final {
                     segment,
@@ -369,10 +476,10 @@ impl Session {
                     smoothed,
                 } => {
                     let stamps = self.unfinal.pop_front();
-                    let frames = stamps
-                        .filter(|stamps| stamps.number == segment)
-                        .map(|stamps| stamps.frames);
-                    let event = scores(Stage::Final, segment, frames, p, smoothed)?;
+                    let stamps = stamps
+                        .filter(|(count, _)| *count == segment)
+                        .map(|(_, stamps)| (stamps.number, stamps.frames));
+                    let event = scores(Stage::Final, stamps, p, smoothed)?;
                     if let DetectEvent::Scores(scores) = &event {
                         self.summary.frames += scores.frames.len() as u64;
                     }
@@ -435,13 +542,12 @@ fn locator(locator: &mut Option<StreamingLocator>) -> Result<&mut StreamingLocat
 
 fn scores(
     stage: Stage,
-    segment: u64,
-    frames: Option<Vec<FrameStamp>>,
+    segment: Option<(u64, Vec<FrameStamp>)>,
     probability: f64,
     smoothed: f64,
 ) -> Result<DetectEvent> {
-    let frames = frames
-        .ok_or_else(|| Error::internal(format!("segment {segment} was scored out of order")))?;
+    let (segment, frames) =
+        segment.ok_or_else(|| Error::internal("a segment was scored out of order"))?;
     Ok(DetectEvent::Scores(SegmentScores {
         stage,
         segment,
@@ -449,6 +555,13 @@ fn scores(
         probability,
         smoothed,
     }))
+}
+
+async fn passed(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
 }
 
 /// The features of the first item; never, where it is none.

@@ -34,7 +34,7 @@ pub struct SegmentScores {
 /// Totals of a detection that ended well.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// Decoded frames; each had exactly one final score.
+    /// Decoded frames that had a final score, each exactly one.
     pub frames: u64,
     /// Scored segments.
     pub segments: u64,
@@ -44,6 +44,10 @@ pub struct Summary {
     pub gaps: u64,
     /// PTS + duration of the last frame.
     pub duration: Duration,
+    /// Decoded frames of segments that were dropped because they could not be scored in time.
+    pub frames_shed: u64,
+    /// Those segments.
+    pub segments_shed: u64,
 }
 
 /// One message of a detection.

@@ -62,6 +62,7 @@ fn report(with_gap: bool) -> Report {
         events: 1,
         gaps: u64::from(with_gap),
         duration: frame * 60,
+        ..Summary::default()
     }));
     report
 }
