@@ -179,9 +179,6 @@ impl Dialogue {
         loop {
             let incoming = self.connection.receive().await?;
             let now = client.clock.now();
-            if now >= end {
-                return Ok(Reply::Late);
-            }
             match incoming {
                 None => {
                     return Err(Failure::new(
@@ -207,6 +204,9 @@ impl Dialogue {
                         return Ok(Reply::Response(response, challenges));
                     }
                 }
+            }
+            if now >= end {
+                return Ok(Reply::Late);
             }
         }
     }
@@ -290,4 +290,50 @@ pub(super) fn refusal(method: &Method, status: StatusCode, transport: &str) -> F
         kind,
         format!("the camera answers {code} to {method}: {what}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_packets_are_bounded_and_the_oldest_go() {
+        let mut early = Early {
+            channel: Some(2),
+            ..Early::default()
+        };
+        let small = |n: usize| Bytes::from(n.to_be_bytes().to_vec());
+        for n in 0..limits::RTSP_EARLY_PACKETS + 5 {
+            early.keep(2, small(n), Duration::ZERO);
+            early.keep(3, small(n), Duration::ZERO);
+        }
+        assert_eq!(early.packets.len(), limits::RTSP_EARLY_PACKETS);
+        assert_eq!(early.packets[0].0, small(5));
+        for _ in 0..200 {
+            early.keep(2, Bytes::from(vec![0; 65_535]), Duration::ZERO);
+        }
+        let bytes: usize = early.packets.iter().map(|(p, _)| p.len()).sum();
+        assert!(bytes <= limits::RTSP_EARLY_BYTES && bytes == early.bytes);
+    }
+
+    #[test]
+    fn refusals_have_their_kinds() {
+        for (code, kind) in [
+            (401, FailureKind::Unauthorized),
+            (403, FailureKind::Unauthorized),
+            (404, FailureKind::NotFound),
+            (410, FailureKind::NotFound),
+            (453, FailureKind::Busy),
+            (454, FailureKind::Ended),
+            (455, FailureKind::Protocol),
+            (461, FailureKind::Protocol),
+            (500, FailureKind::Busy),
+            (503, FailureKind::Busy),
+        ] {
+            let failure = refusal(&Method::Setup, StatusCode::from(code), "UDP");
+            assert_eq!(failure.kind, kind, "{code}");
+            assert!(failure.message.contains(&code.to_string()));
+            assert_eq!(failure.message.contains("UDP"), code == 461);
+        }
+    }
 }
