@@ -152,12 +152,12 @@ impl Camera {
         Camera::new(|_| None).await
     }
 
-    pub async fn tls(config: rustls::ServerConfig) -> Camera {
-        Camera::start(
-            Box::new(|_| None),
-            Some(TlsAcceptor::from(Arc::new(config))),
-        )
-        .await
+    /// The same behind TLS.
+    pub async fn tls(
+        config: rustls::ServerConfig,
+        script: impl FnMut(&Seen) -> Option<Vec<Act>> + Send + 'static,
+    ) -> Camera {
+        Camera::start(Box::new(script), Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
     async fn start(script: Script, tls: Option<TlsAcceptor>) -> Camera {
