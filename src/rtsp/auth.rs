@@ -207,7 +207,7 @@ mod tests {
     fn stale_is_told_and_impossible_challenges_are_refused() {
         let mut a = authenticator("u", "p");
         let stale = "Digest realm=\"a\", nonce=\"b\", stale=TRUE".to_owned();
-        assert!(a.challenged(&[stale.clone()]).unwrap());
+        assert!(a.challenged(std::slice::from_ref(&stale)).unwrap());
         for challenges in [
             vec![],
             vec!["Bearer realm=\"a\"".to_owned()],
