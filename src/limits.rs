@@ -472,3 +472,8 @@ pub const RTCP_REPORT_PERIOD: Duration = Duration::from_secs(5);
 
 /// Attempts to find two free neighbouring UDP ports.
 pub const UDP_PAIR_TRIES: usize = 64;
+
+// --- rpc: live
+
+/// PEM certificates of a request's own authorities for a camera, bytes.
+pub const TLS_AUTHORITIES_MAX_BYTES: usize = 64 << 10;

@@ -4,6 +4,10 @@
 //! to before anything is sent to it (also after a redirect), whose certificate is believed, and how
 //! exactly a camera failed. Messages, session descriptions, digests and TLS come from libraries.
 
+mod address;
+
+pub use address::Url;
+
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::clock::Clock;
