@@ -400,6 +400,7 @@ pub const BACKLOG_ENTRIES_MAX: usize = 64;
 /// Default for how old a live segment may be when its pass begins: ten segments of the method. An
 /// alarm that comes later still tells something; a picture of the past that delays it does not.
 pub const LIVE_DELAY_MAX: Duration = Duration::from_secs(16);
+
 // --- rtsp
 
 /// Largest head of an RTSP message, bytes: real ones have under 2 kB.
