@@ -31,7 +31,7 @@ pub struct TestServer {
     pub engine: EngineHandle,
     pub shutdown: CancellationToken,
     served: Option<JoinHandle<headhunt::error::Result<()>>>,
-    owner: Option<Engine>,
+    owner: std::sync::Mutex<Option<Engine>>,
 }
 
 /// A profile that calls bright segments anomalous: p is 0.998 at brightness 1 and 0.002 at 0.
@@ -139,7 +139,7 @@ impl TestServer {
             engine,
             shutdown,
             served: Some(served),
-            owner: Some(owner),
+            owner: std::sync::Mutex::new(Some(owner)),
         }
     }
 
@@ -200,6 +200,6 @@ impl Drop for TestServer {
         self.shutdown.cancel();
         self.probe.let_go();
         // Joins the model's thread.
-        drop(self.owner.take());
+        drop(self.owner.lock().unwrap().take());
     }
 }
