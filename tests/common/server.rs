@@ -31,7 +31,7 @@ pub struct TestServer {
     pub engine: EngineHandle,
     pub shutdown: CancellationToken,
     served: Option<JoinHandle<headhunt::error::Result<()>>>,
-    owner: Option<Engine>,
+    owner: std::sync::Mutex<Option<Engine>>,
 }
 
 /// A profile that calls bright segments anomalous: p is 0.998 at brightness 1 and 0.002 at 0.
@@ -72,7 +72,9 @@ fn profiles() -> Vec<Profile> {
     other.model.fingerprint = "0".repeat(64);
     let mut long = profile("long");
     long.segment = SegmentRule::Frames(1000);
-    vec![profile("cam"), other, long]
+    let mut live = profile("live");
+    live.segment = SegmentRule::Seconds(1.6);
+    vec![profile("cam"), other, long, live]
 }
 
 /// Settings for tests: the defaults with these lines over them.
@@ -137,7 +139,7 @@ impl TestServer {
             engine,
             shutdown,
             served: Some(served),
-            owner: Some(owner),
+            owner: std::sync::Mutex::new(Some(owner)),
         }
     }
 
@@ -198,6 +200,6 @@ impl Drop for TestServer {
         self.shutdown.cancel();
         self.probe.let_go();
         // Joins the model's thread.
-        drop(self.owner.take());
+        drop(self.owner.lock().unwrap().take());
     }
 }
