@@ -11,6 +11,7 @@ mod play;
 
 use std::{
     io::{BufRead, BufReader},
+    net::UdpSocket,
     path::Path,
     process::{Command, Stdio},
     sync::RwLock,
@@ -87,7 +88,7 @@ fn timestamps_go_on_over_the_seam_at_the_pace_of_the_clip() {
     client.play().unwrap();
     let begun = Instant::now();
     let mut times: Vec<u32> = Vec::new();
-    while times.len() < 26 {
+    while times.len() < 16 {
         let packet = client.packets(1).remove(0);
         if times.last() != Some(&packet.timestamp) {
             times.push(packet.timestamp);
@@ -97,7 +98,7 @@ fn timestamps_go_on_over_the_seam_at_the_pace_of_the_clip() {
         assert_eq!(pair[1].wrapping_sub(pair[0]), 9000, "{times:?}");
     }
     let took = begun.elapsed().as_secs_f64();
-    assert!((2.0..4.0).contains(&took), "25 frames of 0.1 s in {took} s");
+    assert!((1.2..3.0).contains(&took), "15 frames of 0.1 s in {took} s");
 }
 
 #[test]
@@ -135,13 +136,13 @@ fn every_container_plays() {
 fn a_stream_may_change_its_resolution() {
     let _calm = quiet().read();
     let camera = camera(clips::resolution_change());
-    let seen = watch(&camera.url(), &Watch::new("h264", "tcp", 25)).unwrap();
+    let seen = watch(&camera.url(), &Watch::new("h264", "tcp", 22)).unwrap();
     let sizes: Vec<_> = seen.iter().map(|p| p.size).collect();
     let mut changes = sizes.clone();
     changes.dedup();
     assert_eq!(changes, [(160, 120), (320, 240), (160, 120)]);
     let indices: Vec<u64> = seen.iter().map(|p| p.index).collect();
-    let expected: Vec<u64> = (0..25).map(|n| n % 10).collect();
+    let expected: Vec<u64> = (0..22).map(|n| n % 10).collect();
     assert_eq!(indices, expected);
 }
 
@@ -249,14 +250,21 @@ fn packets_are_lost_as_often_as_asked_and_the_same_ones_again() {
         }
         steps
     };
-    for probability in [0.05, 0.4] {
-        let steps = lost(probability);
+    let check = |probability| {
+        let (steps, again) = thread::scope(|scope| {
+            let again = scope.spawn(|| lost(probability));
+            (lost(probability), again.join().unwrap())
+        });
         let sent: u32 = steps.iter().copied().map(u32::from).sum();
         let share = 1.0 - steps.len() as f64 / f64::from(sent);
         let error = (share - probability).abs();
         assert!(error < 0.04 + probability / 8.0, "{share}, {probability}");
-        assert_eq!(lost(probability), steps);
-    }
+        assert_eq!(again, steps);
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| check(0.05));
+        check(0.4);
+    });
 }
 
 #[test]
@@ -340,6 +348,32 @@ fn what_cannot_be_played_is_named() {
     assert!(cameras.add(one()).unwrap_err().message().contains("/one"));
 }
 
+#[test]
+fn a_file_that_is_taken_away_ends_the_stream() {
+    let _calm = quiet().read();
+    let file = write_file(&std::fs::read(clips::h264()).unwrap());
+    let camera = camera(&file);
+    let mut client = RawClient::connect(&camera.url()).unwrap();
+    client.play().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let begun = Instant::now();
+    // What is open is played to its end; then an RTCP packet with a BYE says so.
+    loop {
+        assert!(begun.elapsed() < PATIENCE);
+        let (channel, data) = client.frame(PATIENCE).unwrap();
+        if channel == 1 && data.windows(2).any(|w| w == [0x81, 203]) {
+            break;
+        }
+    }
+    drop(client);
+    thread::sleep(Duration::from_millis(100));
+    let begun = Instant::now();
+    let mut next = RawClient::connect(&camera.url()).unwrap();
+    assert_eq!(next.request("DESCRIBE", "", &[]).unwrap().status(), 503);
+    // All cameras of the process share a thread, so nobody may hold it for long.
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
 /// Threads and open files of this process.
 fn resources() -> (usize, usize) {
     let count = |path| std::fs::read_dir(path).unwrap().count();
@@ -358,6 +392,18 @@ fn nothing_is_left_of_a_camera_that_was_dropped() {
             client.packets(1);
             clients.push(client);
         }
+        // Over UDP a session does not end with its connection.
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let transport = format!("RTP/AVP;unicast;client_port={port}-{port}");
+        let mut distant = RawClient::connect(&cameras[0].url()).unwrap();
+        let set_up = distant.request("SETUP", "/stream=0", &[("Transport", &transport)]);
+        let session = set_up.unwrap().header("session").unwrap().to_owned();
+        let session = session.split(';').next().unwrap();
+        let played = distant.request("PLAY", "", &[("Session", session)]);
+        assert_eq!(played.unwrap().status(), 200);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(socket.recv(&mut [0; 2048]).unwrap() > 12);
         let during = resources();
         drop(cameras);
         for client in &mut clients {
@@ -382,7 +428,7 @@ fn nothing_is_left_of_a_camera_that_was_dropped() {
     let before = resources();
     for _ in 0..3 {
         let during = round();
-        println!("six cameras: {during:?}, none: {before:?}");
+        println!("threads and files of six cameras: {during:?}, of none: {before:?}");
         assert!(during.0 > before.0 && during.1 > before.1);
         settled(before);
     }

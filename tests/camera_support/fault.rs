@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// A fault of a [`super::FaultProxy`]. All but the first eight act on RTP packets that are
+/// A fault of a [`super::FaultProxy`]. All but the first seven act on RTP packets that are
 /// interleaved with RTSP: over UDP packets go past the proxy, and TLS it cannot read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {

@@ -57,8 +57,11 @@ impl Feed {
             Err(e) => {
                 let file = self.clip.path.display();
                 tracing::error!("the camera of {file} ends: {e:#}");
-                // Its clients are told; a later one gets a new stream.
-                if let Err(flow) = source.end_of_stream() {
+                if !self.seam.started() {
+                    // The client that waits for the stream to begin is refused.
+                    gst::element_error!(source, gst::ResourceError::Read, ["{e:#}"]);
+                } else if let Err(flow) = source.end_of_stream() {
+                    // Its clients are told; once they have left, a new one gets a new stream.
                     tracing::debug!(?flow, "a camera's stream has ended already");
                 }
             }

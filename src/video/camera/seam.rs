@@ -19,7 +19,7 @@ pub(super) struct Seam {
     first: Option<i64>,
     /// Where the present pass ends so far.
     end: i64,
-    /// Pictures before this pass.
+    /// There was a picture.
     started: bool,
 }
 
@@ -56,6 +56,11 @@ impl Seam {
     pub(super) fn next_pass(&mut self) {
         self.base = self.end;
         self.first = None;
+    }
+
+    /// Whether any pass has had a picture.
+    pub(super) fn started(&self) -> bool {
+        self.started
     }
 
     /// Whether the present pass has had a picture.
