@@ -359,6 +359,7 @@ impl Session {
                     segment,
                     p,
                     smoothed,
+                    ..
                 } => {
                     let frames = self.unfinal.back().map(|stamps| stamps.frames.clone());
                     scores(Stage::Provisional, segment, frames, p, smoothed)?

@@ -106,7 +106,7 @@ fn interval(event: &events::Event) -> proto::Event {
         last_frame: event.last_frame,
         peak: event.peak,
         mean: event.mean,
-        provisional: false,
+        provisional: event.provisional,
     }
 }
 
@@ -115,6 +115,7 @@ fn end_reason(reason: events::EndReason) -> proto::EventEndReason {
         events::EndReason::BelowThreshold => proto::EventEndReason::BelowThreshold,
         events::EndReason::Gap => proto::EventEndReason::Gap,
         events::EndReason::EndOfStream => proto::EventEndReason::EndOfStream,
+        events::EndReason::NotConfirmed => proto::EventEndReason::NotConfirmed,
     }
 }
 

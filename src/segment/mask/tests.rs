@@ -133,7 +133,10 @@ fn what_cannot_be_a_mask_is_refused_by_its_field() {
         error.field().unwrap().to_owned()
     };
     assert_eq!(field(vec![vec![point; 3]; 33]), "masks");
-    assert_eq!(field(vec![vec![point; 3], vec![point; 2]]), "masks[1].points");
+    assert_eq!(
+        field(vec![vec![point; 3], vec![point; 2]]),
+        "masks[1].points"
+    );
     assert_eq!(field(vec![vec![]]), "masks[0].points");
     assert_eq!(field(vec![vec![point; 65]]), "masks[0].points");
     for bad in [f64::NAN, -0.001, 1.001, f64::INFINITY] {

@@ -52,6 +52,7 @@ fn report(with_gap: bool) -> Report {
         last_frame: 59,
         peak: 0.75,
         mean: 0.5,
+        provisional: false,
     };
     report.take(DetectEvent::EventStarted(event.clone()));
     report.take(DetectEvent::EventUpdated(event.clone()));
