@@ -261,7 +261,8 @@ pub const ENCODE_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_
 
 // --- inputs
 
-/// Resize tables kept for the next frame: two per resolution of the running streams. A table takes
+/// Resize tables kept for the next frame: two per resolution of the running streams, and two more
+/// where they make snapshots. A table takes
 /// 32 KB for 1080p to 448 and at most 0.2 MB (8191 to 8192 pixels).
 pub const RESIZE_TABLES_MAX: usize = 32;
 

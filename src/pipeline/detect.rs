@@ -22,20 +22,30 @@ use crate::{
     error::{Error, Kind, Result},
     head::{HeadFeatures, HeadSelection},
     limits::OUTSTANDING_SEGMENTS_MAX,
-    media::{FrameStamp, Gap, MediaInfo, SourceState},
+    media::{FrameStamp, Gap, GapReason, MediaInfo, SourceState},
     model::pixels::resize_bicubic,
     profile::Profile,
     score::{
+        events::EndReason,
         locate::{LocatorOutput, SegmentSpan, StreamingLocator},
         logistic::Logistic,
     },
-    telemetry::metrics::{self, Stage as Timed},
+    telemetry::metrics::{self, Outcome, Stage as Timed},
 };
 
+pub use super::options::DetectOptions;
 use super::{
     event::{DetectEvent, SegmentScores, Stage, Summary},
-    prepare::{OpenSource, Preparation, PrepareOptions, Prepared, PreparedSegment, Totals},
+    people::{People, Seen},
+    prepare::{
+        OpenSource, Preparation, PrepareOptions, Prepared, PreparedSegment, Received, Rescore,
+        Totals,
+    },
+    snapshot::Snapshot,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// What a detection runs with.
 #[derive(Clone)]
@@ -46,13 +56,6 @@ pub struct Detection {
     pub options: DetectOptions,
     /// Who waits.
     pub lane: Lane,
-}
-
-/// What the caller of a detection may ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DetectOptions {
-    /// Also send each segment's scores at once, before smoothing is final.
-    pub provisional: bool,
 }
 
 /// Runs a detection to its end and returns what its last event, the summary, says.
@@ -81,6 +84,7 @@ pub async fn run(
         frames_per_segment: detection.profile.frames_per_segment,
         image_side: engine.info().image_side,
         resize: Arc::new(resize_bicubic),
+        pictures: detection.options.pictures.clone(),
     };
     let mut preparation = Preparation::start(source, options, cancel.clone())?;
     let result = Session::new(detection, engine, out, cancel)
@@ -123,15 +127,22 @@ fn left() -> Error {
 /// What is between the decode thread and the locator, in media order.
 enum Item {
     Segment(Stamps, Ticket),
+    /// A segment in which nothing moved, and the number of the one whose score it repeats.
+    Repeat(Stamps, u64),
     Gap(Gap),
     Source(SourceState),
 }
 
 /// A segment without its pixels.
 struct Stamps {
+    /// By the decode thread.
     number: u64,
     run: u64,
     frames: Vec<FrameStamp>,
+    /// It repeats a score.
+    gated: bool,
+    snapshot: Option<Snapshot>,
+    received: Received,
 }
 
 type Submission = Pin<Box<dyn Future<Output = Result<Ticket>> + Send>>;
@@ -147,12 +158,18 @@ struct Session {
     cancel: CancellationToken,
     /// From `Opened` on.
     locator: Option<StreamingLocator>,
+    people: People,
     /// The newest segment, while it waits for room in the queue.
     submission: Option<(Stamps, Submission)>,
     /// Submitted segments, and gaps among them.
     items: VecDeque<Item>,
     /// Segments that the locator has seen and not made final.
     unfinal: VecDeque<Stamps>,
+    /// The last segment that the model scored: its number and p.
+    scored: Option<(u64, f64)>,
+    /// Runs that were split where a segment could not be scored.
+    splits: u64,
+    rescore: Rescore,
     /// The orderly end of the source.
     end: Option<Totals>,
     /// What ends the detection once the segments before it are delivered.
@@ -173,6 +190,7 @@ impl Session {
             prompts: profile.scoring_prompts.as_slice().into(),
             heads: HeadSelection::Only(profile.heads.clone()),
             stream: engine.new_stream(),
+            people: People::new(&detection.options, profile),
             detection,
             engine,
             out,
@@ -181,6 +199,9 @@ impl Session {
             submission: None,
             items: VecDeque::new(),
             unfinal: VecDeque::new(),
+            scored: None,
+            splits: 0,
+            rescore: Rescore::default(),
             end: None,
             failure: None,
             summary: Summary::default(),
@@ -188,6 +209,7 @@ impl Session {
     }
 
     async fn run(mut self, preparation: &mut Preparation) -> Result<Summary> {
+        self.rescore = preparation.rescore();
         loop {
             match self.items.pop_front() {
                 Some(Item::Gap(gap)) => {
@@ -196,6 +218,10 @@ impl Session {
                 }
                 Some(Item::Source(state)) => {
                     self.source(state).await?;
+                    continue;
+                }
+                Some(Item::Repeat(stamps, of)) => {
+                    self.repeat(stamps, of).await?;
                     continue;
                 }
                 Some(segment) => self.items.push_front(segment),
@@ -251,7 +277,22 @@ impl Session {
             run,
             frames,
             clip,
+            repeats,
+            snapshot,
+            received,
         } = segment;
+        let stamps = Stamps {
+            number,
+            run,
+            frames,
+            gated: repeats.is_some(),
+            snapshot,
+            received,
+        };
+        if let Some(of) = repeats {
+            self.items.push_back(Item::Repeat(stamps, of));
+            return;
+        }
         let job = Job {
             clip,
             prompts: self.prompts.clone(),
@@ -262,11 +303,6 @@ impl Session {
             cancel: self.cancel.clone(),
         };
         let engine = self.engine.clone();
-        let stamps = Stamps {
-            number,
-            run,
-            frames,
-        };
         self.submission = Some((stamps, Box::pin(async move { engine.submit(job).await })));
     }
 
@@ -306,11 +342,54 @@ impl Session {
             sum += self.scorer.probability(features.prompt(prompt))?;
         }
         let p = sum / features.prompts as f64;
+        self.scored = Some((stamps.number, p));
+        let outputs = self.locate(stamps, p)?;
+        metrics::stage(Timed::Score, started.elapsed());
+        Ok(outputs)
+    }
+
+    fn locate(&mut self, mut stamps: Stamps, p: f64) -> Result<Vec<LocatorOutput>> {
+        stamps.run = stamps.run.saturating_add(self.splits);
         let outputs = locator(&mut self.locator)?.push(stamps.span()?, p)?;
         self.summary.segments += 1;
         self.unfinal.push_back(stamps);
-        metrics::stage(Timed::Score, started.elapsed());
         Ok(outputs)
+    }
+
+    /// A segment in which nothing moved. The one that it repeats is behind it; if that one has no
+    /// score, neither has this one, and the decode thread is asked for one to score.
+    async fn repeat(&mut self, stamps: Stamps, of: u64) -> Result<()> {
+        match self.scored {
+            Some((number, p)) if number == of => {
+                metrics::segment(Outcome::Gated);
+                self.summary.segments_gated += 1;
+                let outputs = self.locate(stamps, p)?;
+                self.deliver(outputs).await
+            }
+            _ => {
+                let detail = format!("nothing moved, and segment {of} before it has no score");
+                self.unscored(&stamps, detail).await
+            }
+        }
+    }
+
+    /// A segment that has no score: a gap, which the run does not continue across.
+    async fn unscored(&mut self, stamps: &Stamps, detail: String) -> Result<()> {
+        let span = stamps.span()?;
+        let frames_lost = stamps.frames.len() as u64;
+        self.rescore.ask();
+        self.splits = self.splits.saturating_add(1);
+        self.summary.segments_shed += 1;
+        self.summary.frames_shed += frames_lost;
+        metrics::gap(GapReason::LoadShed);
+        self.gap(Gap {
+            from: span.start,
+            to: span.end,
+            reason: GapReason::LoadShed,
+            frames_lost,
+            detail,
+        })
+        .await
     }
 
     async fn gap(&mut self, gap: Gap) -> Result<()> {
@@ -338,10 +417,10 @@ impl Session {
             return Err(error);
         }
         let Totals { frames, duration } = self.end.unwrap_or_default();
-        if self.summary.frames != frames {
+        if self.summary.frames + self.summary.frames_shed != frames {
             return Err(Error::internal(format!(
-                "{} of {frames} decoded frames got a final score",
-                self.summary.frames
+                "{} of {frames} decoded frames got a final score, and {} are in gaps",
+                self.summary.frames, self.summary.frames_shed
             )));
         }
         self.summary.duration = duration;
@@ -351,43 +430,57 @@ impl Session {
 
     async fn deliver(&mut self, outputs: Vec<LocatorOutput>) -> Result<()> {
         for output in outputs {
-            let event = match output {
-                LocatorOutput::Provisional { .. } if !self.detection.options.provisional => {
-                    continue;
-                }
+            let newest = self.unfinal.back().and_then(|s| s.received.first);
+            match output {
                 LocatorOutput::Provisional {
                     segment,
                     p,
                     smoothed,
                     ..
-                } => {
-                    let frames = self.unfinal.back().map(|stamps| stamps.frames.clone());
-                    scores(Stage::Provisional, segment, frames, p, smoothed)?
+                } if self.detection.options.provisional => {
+                    let stamps = self.unfinal.back().ok_or_else(out_of_order)?;
+                    let frames = stamps.frames.clone();
+                    let event = scores(Stage::Provisional, segment, stamps, frames, p, smoothed);
+                    self.emit(event).await?;
                 }
                 LocatorOutput::Final {
                     segment,
                     p,
                     smoothed,
                 } => {
-                    let stamps = self.unfinal.pop_front();
-                    let frames = stamps
-                        .filter(|stamps| stamps.number == segment)
-                        .map(|stamps| stamps.frames);
-                    let event = scores(Stage::Final, segment, frames, p, smoothed)?;
-                    if let DetectEvent::Scores(scores) = &event {
-                        self.summary.frames += scores.frames.len() as u64;
-                    }
-                    event
+                    let mut stamps = self.unfinal.pop_front().ok_or_else(out_of_order)?;
+                    let frames = std::mem::take(&mut stamps.frames);
+                    self.summary.frames += frames.len() as u64;
+                    let event = scores(Stage::Final, segment, &stamps, frames, p, smoothed);
+                    self.people.see(Seen {
+                        smoothed,
+                        snapshot: stamps.snapshot,
+                        received: stamps.received.first,
+                    });
+                    self.emit(event).await?;
                 }
-                LocatorOutput::Started(event) => {
-                    metrics::event_started();
-                    self.summary.events += 1;
-                    DetectEvent::EventStarted(event)
-                }
-                LocatorOutput::Updated(event) => DetectEvent::EventUpdated(event),
-                LocatorOutput::Ended(event, reason) => DetectEvent::EventEnded(event, reason),
-            };
-            self.emit(event).await?;
+                _ => {}
+            }
+            if let Some(event) = self.people.take(&output, newest) {
+                self.tell(event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells people of an event.
+    async fn tell(&mut self, event: DetectEvent) -> Result<()> {
+        let starts = matches!(event, DetectEvent::EventStarted(_));
+        match &event {
+            DetectEvent::EventStarted(_) => metrics::event_started(),
+            DetectEvent::EventEnded(_, reason, _) if *reason != EndReason::NotConfirmed => {
+                self.summary.events += 1;
+            }
+            _ => {}
+        }
+        self.emit(event).await?;
+        if starts && let Some(began) = self.people.began() {
+            metrics::alert_delay(began);
         }
         Ok(())
     }
@@ -434,22 +527,27 @@ fn locator(locator: &mut Option<StreamingLocator>) -> Result<&mut StreamingLocat
         .ok_or_else(|| Error::internal("the source gave frames before it was open"))
 }
 
+fn out_of_order() -> Error {
+    Error::internal("a segment was scored out of order")
+}
+
 fn scores(
     stage: Stage,
     segment: u64,
-    frames: Option<Vec<FrameStamp>>,
+    stamps: &Stamps,
+    frames: Vec<FrameStamp>,
     probability: f64,
     smoothed: f64,
-) -> Result<DetectEvent> {
-    let frames = frames
-        .ok_or_else(|| Error::internal(format!("segment {segment} was scored out of order")))?;
-    Ok(DetectEvent::Scores(SegmentScores {
+) -> DetectEvent {
+    DetectEvent::Scores(SegmentScores {
         stage,
         segment,
         frames,
         probability,
         smoothed,
-    }))
+        gated: stamps.gated,
+        received: stamps.received.last,
+    })
 }
 
 /// The features of the first item; never, where it is none.

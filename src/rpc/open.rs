@@ -5,10 +5,14 @@ use std::time::Duration;
 use tokio::time;
 use tonic::Streaming;
 
-use super::proto::{self, DetectRequest, detect_request::Message, open::Source};
+use super::{
+    options,
+    proto::{self, DetectRequest, detect_request::Message, open::Source},
+};
 use crate::{
     error::{Error, Kind, Result},
     limits,
+    pipeline::options::DetectOptions,
 };
 
 /// What a detection was opened with.
@@ -18,8 +22,8 @@ pub(super) struct Opening {
     pub name: String,
     /// Empty: the active profile.
     pub profile: String,
-    /// Whether provisional scores are wanted.
-    pub provisional: bool,
+    /// What is wanted.
+    pub options: DetectOptions,
 }
 
 /// Waits for the first message and checks it.
@@ -108,7 +112,7 @@ fn check(first: Option<DetectRequest>) -> Result<Opening> {
     Ok(Opening {
         name,
         profile: open.profile,
-        provisional: open.options.is_some_and(|options| options.provisional),
+        options: options::parse("open.options", open.options)?,
     })
 }
 
@@ -196,7 +200,10 @@ mod tests {
             Opening {
                 name: "a.mp4".into(),
                 profile: "cam".into(),
-                provisional: true
+                options: DetectOptions {
+                    provisional: true,
+                    ..DetectOptions::default()
+                },
             }
         );
     }

@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Kind, Result},
     limits,
     pipeline::{
-        detect::{self, DetectOptions, Detection},
+        detect::{self, Detection},
         event::{DetectEvent, Summary},
     },
     telemetry::server,
@@ -146,10 +146,10 @@ impl Work {
         let Opening {
             name,
             profile,
-            provisional,
+            options,
         } = opening;
         let profile = shared.profiles.get(&profile)?;
-        tracing::info!(upload = ?name, profile = profile.name(), provisional, "opened");
+        tracing::info!(upload = ?name, profile = profile.name(), provisional = options.provisional, "opened");
         let context = Context {
             session_id: id.to_string(),
             profile: profile.name().to_owned(),
@@ -161,7 +161,7 @@ impl Work {
         let source = Box::new(move || media.open_upload(Box::new(chunks), token));
         let detection = Detection {
             profile: profile.profile(),
-            options: DetectOptions { provisional },
+            options,
             lane: Lane::Upload,
         };
         let (events, received) = mpsc::channel(limits::EVENT_QUEUE);

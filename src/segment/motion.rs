@@ -112,6 +112,11 @@ impl MotionGate {
         Ok(None)
     }
 
+    /// The next segment is to be scored, whatever it shows.
+    pub fn forget(&mut self) {
+        self.scored = None;
+    }
+
     fn is_still(&self, a: &Arc<[u16]>, b: &Arc<[u16]>) -> bool {
         Arc::ptr_eq(a, b) || difference(a, b) < self.threshold
     }

@@ -143,6 +143,9 @@ fn a_new_run_is_scored() {
     stream.run += 1;
     assert_eq!(stream.still(90), None);
     assert_eq!(stream.still(90), Some(2));
+    stream.gate.forget();
+    assert_eq!(stream.still(90), None);
+    assert_eq!(stream.still(90), Some(4));
     // So is a segment of another number of samples: there is nothing to compare it with.
     assert_eq!(stream.push(&[grey(90)]), None);
 }

@@ -22,6 +22,8 @@ fn scores(stage: Stage, segment: u64, frames: Vec<FrameStamp>) -> DetectEvent {
         frames,
         probability: 0.25,
         smoothed: 0.5,
+        gated: false,
+        received: None,
     })
 }
 
@@ -56,13 +58,14 @@ fn report(with_gap: bool) -> Report {
     };
     report.take(DetectEvent::EventStarted(event.clone()));
     report.take(DetectEvent::EventUpdated(event.clone()));
-    report.take(DetectEvent::EventEnded(event, EndReason::EndOfStream));
+    report.take(DetectEvent::EventEnded(event, EndReason::EndOfStream, None));
     report.take(DetectEvent::Summary(Summary {
         frames: 60,
         segments: 2,
         events: 1,
         gaps: u64::from(with_gap),
         duration: frame * 60,
+        ..Summary::default()
     }));
     report
 }
