@@ -397,3 +397,130 @@ pub const SNAPSHOT_BYTES_MAX: usize = 512 << 10;
 /// Qualities (1 to 100) that are tried for a snapshot, one after the other, until it is small
 /// enough. Below the last one a picture tells less than its absence.
 pub const SNAPSHOT_QUALITIES: [u8; 7] = [85, 75, 65, 55, 45, 35, 25];
+// --- video: live
+
+/// A step of a camera's clock that is ahead of the time at which its packets arrive by more than
+/// this is a jump, milliseconds. Bursts after a stall stay below it packet by packet.
+pub const LIVE_CLOCK_AHEAD_MILLIS: u64 = 5_000;
+
+/// First wait before a camera is tried again; it doubles with each failure.
+pub const LIVE_RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// Longest such wait for a camera that worked until [`LIVE_RETRY_OFTEN_FOR`] ago: most outages are
+/// a reboot of camera or switch.
+pub const LIVE_RETRY_CAP_AT_FIRST: Duration = Duration::from_secs(3);
+
+/// See [`LIVE_RETRY_CAP_AT_FIRST`].
+pub const LIVE_RETRY_OFTEN_FOR: Duration = Duration::from_secs(300);
+
+/// Longest wait before a camera is tried again.
+pub const LIVE_RETRY_CAP: Duration = Duration::from_secs(30);
+
+/// A connection that showed pictures for so long counts as steady: waits begin small again.
+pub const LIVE_STEADY_AFTER: Duration = Duration::from_secs(5);
+
+/// A stream that is not found in so many attempts in a row...
+pub const LIVE_NOT_FOUND_ATTEMPTS: u32 = 10;
+
+/// ... over so long is given up.
+pub const LIVE_NOT_FOUND_FOR: Duration = Duration::from_secs(600);
+
+/// RTP packets between a camera's connection and its decode thread. At 1.4 kB each some 360 kB, at
+/// the 64 kB that TCP allows 16 MB.
+pub const LIVE_PACKETS_MAX: usize = 256;
+
+/// After lost packets pictures are dropped up to the next key frame, but for no longer than this:
+/// some cameras refresh their picture without ever sending one, nanoseconds of media time.
+pub const LIVE_KEY_FRAME_WAIT_NANOS: i64 = 10_000_000_000;
+
+/// Longest wait for the last pictures of a connection that ended, milliseconds.
+pub const LIVE_DRAIN_MILLIS: u64 = 2_000;
+
+/// A live source looks at its pipeline at least this often, milliseconds.
+pub const LIVE_POLL_MILLIS: u64 = 250;
+
+// --- pipeline: live
+
+/// Segments of a live stream that may wait to be queued; one more drops the oldest. With those
+/// queued ([`OUTSTANDING_SEGMENTS_MAX`]) a camera holds at most six clips, 58 MB.
+pub const LIVE_BACKLOG_SEGMENTS: usize = 2;
+
+/// Segments, gaps and source states that may wait in media order: a camera that comes and goes
+/// while the model is stuck.
+pub const BACKLOG_ENTRIES_MAX: usize = 64;
+
+/// Default for how old a live segment may be when its pass begins: ten segments of the method. An
+/// alarm that comes later still tells something; a picture of the past that delays it does not.
+pub const LIVE_DELAY_MAX: Duration = Duration::from_secs(16);
+// --- rtsp
+
+/// Largest head of an RTSP message, bytes: real ones have under 2 kB.
+pub const RTSP_HEAD_MAX_BYTES: usize = 16 << 10;
+
+/// Largest body of an RTSP message, bytes. A session description has some kB.
+pub const RTSP_BODY_MAX_BYTES: usize = 256 << 10;
+
+/// Room for one read from a camera's connection, bytes: some twenty packets of video.
+pub const RTSP_READ_BYTES: usize = 32 << 10;
+
+/// Requests and reports that a camera has not taken yet, bytes. Past it reports are left out and
+/// requests fail: who reads nothing of 64 kB does not listen.
+pub const RTSP_UNSENT_MAX_BYTES: usize = 64 << 10;
+
+/// Redirects that are followed for one session.
+pub const RTSP_REDIRECTS_MAX: usize = 3;
+
+/// Addresses of one name that are tried.
+pub const RTSP_ADDRESSES_MAX: usize = 8;
+
+/// When a camera forgets a session without a sign of life, unless it says otherwise (RFC 2326,
+/// 12.37).
+pub const RTSP_SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Shortest and longest time between signs of life. The lower one keeps a camera that claims a
+/// timeout of one second from being asked all the time.
+pub const RTSP_KEEPALIVE_MIN: Duration = Duration::from_secs(1);
+/// See [`RTSP_KEEPALIVE_MIN`].
+pub const RTSP_KEEPALIVE_MAX: Duration = Duration::from_secs(600);
+
+/// Longest wait for a camera's farewell.
+pub const RTSP_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Packets that may arrive before the answer to PLAY: half a second of a 4K camera.
+pub const RTSP_EARLY_PACKETS: usize = 1024;
+
+/// The same in bytes.
+pub const RTSP_EARLY_BYTES: usize = 4 << 20;
+
+/// What may arrive after the silence timeout without a packet of the track among it, messages or
+/// datagrams. It ends a session whose peer keeps talking, just not about the video.
+pub const RTSP_FRUITLESS_MAX: u32 = 4096;
+
+/// Second look before a camera counts as silent: packets may wait in the kernel because nobody
+/// asked for them.
+pub const RTSP_SILENCE_RECHECK: Duration = Duration::from_millis(50);
+
+/// Control attributes of a session description, bytes each: URIs, or their last parts.
+pub const RTSP_CONTROL_MAX_BYTES: usize = URI_MAX_BYTES;
+
+/// Largest UDP datagram, bytes, and with it the largest RTP packet.
+pub const RTP_PACKET_MAX_BYTES: usize = 65_535;
+
+/// Packets that wait for an earlier one that is missing. Networks reorder by a handful; this is
+/// the burst of one picture.
+pub const RTP_REORDER_PACKETS: usize = 64;
+
+/// Longest that a packet waits for an earlier one.
+pub const RTP_REORDER_WAIT: Duration = Duration::from_millis(200);
+
+/// A step of the sequence number beyond this is a new beginning, not a loss (RFC 3550, A.1).
+pub const RTP_SEQUENCE_JUMP: i64 = 3000;
+
+/// How far two packets may lie apart that together confirm a new beginning over UDP.
+pub const RTP_RESTART_SPREAD: u16 = 16;
+
+/// Time between receiver reports: RFC 3550's minimum.
+pub const RTCP_REPORT_PERIOD: Duration = Duration::from_secs(5);
+
+/// Attempts to find two free neighbouring UDP ports.
+pub const UDP_PAIR_TRIES: usize = 64;

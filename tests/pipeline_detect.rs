@@ -83,6 +83,7 @@ fn detection(profile: Profile, provisional: bool) -> Detection {
             ..DetectOptions::default()
         },
         lane: Lane::Upload,
+        max_delay: None,
     }
 }
 

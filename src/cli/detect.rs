@@ -150,6 +150,7 @@ async fn detect_video(
         profile: profile.clone(),
         options: DetectOptions::default(),
         lane: Lane::Offline,
+        max_delay: None,
     };
     let running = tokio::spawn(detect::run(
         Box::new(move || open(&path, token)),

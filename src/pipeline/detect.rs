@@ -4,17 +4,18 @@
 //! decode thread ─▶ Preparation ─▶ engine (a few segments at once, in order) ─▶ scorer ─▶ locator ─▶ out
 //! ```
 //!
-//! Each arrow is bounded, so a receiver that stops reading holds back scoring and decoding.
+//! Each arrow is bounded, so a receiver that stops reading holds back scoring and decoding. A live
+//! stream cannot be held back: what is not scored in time is dropped, oldest first, and told as a gap.
 
 use std::{
     collections::VecDeque,
     future::{Future, pending},
     pin::Pin,
     sync::Arc,
-    time::Instant,
+    time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     error::{Error, Kind, Result},
     head::{HeadFeatures, HeadSelection},
     limits::OUTSTANDING_SEGMENTS_MAX,
-    media::{FrameStamp, Gap, GapReason, MediaInfo, SourceState},
+    media::{FrameStamp, Gap, MediaInfo, SourceState},
     model::pixels::resize_bicubic,
     profile::Profile,
     score::{
@@ -35,6 +36,7 @@ use crate::{
 
 pub use super::options::DetectOptions;
 use super::{
+    backlog::{Backlog, Shed, Waiting},
     event::{DetectEvent, SegmentScores, Stage, Summary},
     people::{People, Seen},
     prepare::{
@@ -56,6 +58,9 @@ pub struct Detection {
     pub options: DetectOptions,
     /// Who waits.
     pub lane: Lane,
+    /// For a live source: how old a segment may be when its pass begins; it is dropped then, as it is
+    /// when too many wait, and told as a gap. `None`: segments wait, and hold the source back.
+    pub max_delay: Option<Duration>,
 }
 
 /// Runs a detection to its end and returns what its last event, the summary, says.
@@ -131,6 +136,7 @@ enum Item {
     Repeat(Stamps, u64),
     Gap(Gap),
     Source(SourceState),
+    Shed(Shed),
 }
 
 /// A segment without its pixels.
@@ -159,17 +165,21 @@ struct Session {
     /// From `Opened` on.
     locator: Option<StreamingLocator>,
     people: People,
+    /// What came before it was its turn.
+    backlog: Backlog,
     /// The newest segment, while it waits for room in the queue.
     submission: Option<(Stamps, Submission)>,
     /// Submitted segments, and gaps among them.
     items: VecDeque<Item>,
-    /// Segments that the locator has seen and not made final.
-    unfinal: VecDeque<Stamps>,
+    /// Segments that the locator has seen and not made final, with its own count of them.
+    unfinal: VecDeque<(u64, Stamps)>,
+    /// Dropped runs of segments so far: each splits the smoothing as a gap of the source does.
+    shed_runs: u64,
     /// The last segment that the model scored: its number and p.
     scored: Option<(u64, f64)>,
-    /// Runs that were split where a segment could not be scored.
-    splits: u64,
     rescore: Rescore,
+    /// When an event that an interruption broke off is over.
+    event_over: Option<Instant>,
     /// The orderly end of the source.
     end: Option<Totals>,
     /// What ends the detection once the segments before it are delivered.
@@ -196,12 +206,14 @@ impl Session {
             out,
             cancel,
             locator: None,
+            backlog: Backlog::default(),
             submission: None,
             items: VecDeque::new(),
             unfinal: VecDeque::new(),
+            shed_runs: 0,
             scored: None,
-            splits: 0,
             rescore: Rescore::default(),
+            event_over: None,
             end: None,
             failure: None,
             summary: Summary::default(),
@@ -224,15 +236,31 @@ impl Session {
                     self.repeat(stamps, of).await?;
                     continue;
                 }
+                Some(Item::Shed(shed)) => {
+                    self.shed(shed).await?;
+                    continue;
+                }
                 Some(segment) => self.items.push_front(segment),
                 None => {}
+            }
+            if self.submission.is_none()
+                && self.items.len() < OUTSTANDING_SEGMENTS_MAX
+                && let Some(next) = self.backlog.pop()
+            {
+                self.next(next);
+                continue;
             }
             let ended = self.end.is_some() || self.failure.is_some();
             if ended && self.items.is_empty() && self.submission.is_none() {
                 break;
             }
-            let has_room =
-                !ended && self.submission.is_none() && self.items.len() < OUTSTANDING_SEGMENTS_MAX;
+            // A live source is taken from at once: it must not be held back.
+            let has_room = !ended
+                && if self.detection.max_delay.is_some() {
+                    self.backlog.has_room()
+                } else {
+                    self.backlog.is_empty()
+                };
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(cancelled()),
@@ -240,6 +268,7 @@ impl Session {
                 features = first_ticket(&mut self.items) => self.features(features).await?,
                 ticket = submitted(&mut self.submission) => self.submitted(ticket),
                 item = preparation.next(), if has_room => self.prepared(item).await?,
+                () = passed(self.event_over) => self.event_is_over().await?,
             }
         }
         self.finish().await
@@ -249,9 +278,14 @@ impl Session {
     async fn prepared(&mut self, item: Option<Result<Prepared>>) -> Result<()> {
         match item {
             Some(Ok(Prepared::Opened(info))) => self.opened(info).await?,
-            Some(Ok(Prepared::Segment(segment))) => self.submit(segment),
-            Some(Ok(Prepared::Gap(gap))) => self.items.push_back(Item::Gap(gap)),
-            Some(Ok(Prepared::Source(state))) => self.items.push_back(Item::Source(state)),
+            Some(Ok(Prepared::Segment(segment))) => {
+                self.backlog.push(Waiting::Segment(segment, Instant::now()));
+                if self.detection.max_delay.is_some() {
+                    self.backlog.shed();
+                }
+            }
+            Some(Ok(Prepared::Gap(gap))) => self.backlog.push(Waiting::Gap(gap)),
+            Some(Ok(Prepared::Source(state))) => self.backlog.push(Waiting::Source(state)),
             Some(Ok(Prepared::End(totals))) => self.end = Some(totals),
             Some(Err(error)) if error.kind() == Kind::Cancelled => return Err(error),
             Some(Err(error)) => self.failure = Some(error),
@@ -271,7 +305,17 @@ impl Session {
         self.emit(DetectEvent::Opened(info)).await
     }
 
-    fn submit(&mut self, segment: PreparedSegment) {
+    /// Takes what waited longest.
+    fn next(&mut self, next: Waiting) {
+        match next {
+            Waiting::Segment(segment, came) => self.submit(segment, came),
+            Waiting::Shed(shed) => self.items.push_back(Item::Shed(shed)),
+            Waiting::Gap(gap) => self.items.push_back(Item::Gap(gap)),
+            Waiting::Source(state) => self.items.push_back(Item::Source(state)),
+        }
+    }
+
+    fn submit(&mut self, segment: PreparedSegment, came: Instant) {
         let PreparedSegment {
             number,
             run,
@@ -299,7 +343,11 @@ impl Session {
             heads: self.heads.clone(),
             lane: self.detection.lane,
             stream: self.stream,
-            deadline: None,
+            deadline: self
+                .detection
+                .max_delay
+                .and_then(|delay| came.checked_add(delay))
+                .map(Instant::into_std),
             cancel: self.cancel.clone(),
         };
         let engine = self.engine.clone();
@@ -312,7 +360,13 @@ impl Session {
         };
         match ticket {
             Ok(ticket) => self.items.push_back(Item::Segment(stamps, ticket)),
-            Err(error) => self.failure = Some(error),
+            Err(error) if self.sheds(&error) => {
+                self.items.extend(Shed::of(&stamps.frames).map(Item::Shed));
+            }
+            Err(error) => {
+                self.backlog.clear();
+                self.failure = Some(error);
+            }
         }
     }
 
@@ -321,17 +375,35 @@ impl Session {
         let Some(Item::Segment(stamps, _)) = self.items.pop_front() else {
             return Ok(());
         };
+        if let Err(error) = &features
+            && self.sheds(error)
+        {
+            return match Shed::of(&stamps.frames) {
+                Some(shed) => self.shed(shed).await,
+                None => Ok(()),
+            };
+        }
         let scored = features.and_then(|features| self.score(stamps, &features));
         match scored {
             Ok(outputs) => self.deliver(outputs).await,
             Err(error) => {
                 // Nothing behind it can be delivered: the order would have a hole.
                 self.items.clear();
+                self.backlog.clear();
                 self.submission = None;
                 self.failure = Some(error);
                 Ok(())
             }
         }
+    }
+
+    /// Whether this is what a live segment that comes too late is answered with.
+    fn sheds(&self, error: &Error) -> bool {
+        self.detection.max_delay.is_some()
+            && matches!(
+                error.kind(),
+                Kind::DeadlineExceeded | Kind::ResourceExhausted
+            )
     }
 
     /// p of a segment: the mean over the scoring prompts; then what the locator makes of it.
@@ -348,16 +420,17 @@ impl Session {
         Ok(outputs)
     }
 
-    fn locate(&mut self, mut stamps: Stamps, p: f64) -> Result<Vec<LocatorOutput>> {
-        stamps.run = stamps.run.saturating_add(self.splits);
-        let outputs = locator(&mut self.locator)?.push(stamps.span()?, p)?;
+    fn locate(&mut self, stamps: Stamps, p: f64) -> Result<Vec<LocatorOutput>> {
+        let mut span = stamps.span()?;
+        span.run = span.run.saturating_add(self.shed_runs);
+        let outputs = locator(&mut self.locator)?.push(span, p)?;
+        self.unfinal.push_back((self.summary.segments, stamps));
         self.summary.segments += 1;
-        self.unfinal.push_back(stamps);
         Ok(outputs)
     }
 
-    /// A segment in which nothing moved. The one that it repeats is behind it; if that one has no
-    /// score, neither has this one, and the decode thread is asked for one to score.
+    /// A segment in which nothing moved. The one that it repeats has been dealt with; if that one
+    /// was dropped, there is no score for this one either.
     async fn repeat(&mut self, stamps: Stamps, of: u64) -> Result<()> {
         match self.scored {
             Some((number, p)) if number == of => {
@@ -366,30 +439,11 @@ impl Session {
                 let outputs = self.locate(stamps, p)?;
                 self.deliver(outputs).await
             }
-            _ => {
-                let detail = format!("nothing moved, and segment {of} before it has no score");
-                self.unscored(&stamps, detail).await
-            }
+            _ => match Shed::of(&stamps.frames) {
+                Some(shed) => self.shed(shed).await,
+                None => Ok(()),
+            },
         }
-    }
-
-    /// A segment that has no score: a gap, which the run does not continue across.
-    async fn unscored(&mut self, stamps: &Stamps, detail: String) -> Result<()> {
-        let span = stamps.span()?;
-        let frames_lost = stamps.frames.len() as u64;
-        self.rescore.ask();
-        self.splits = self.splits.saturating_add(1);
-        self.summary.segments_shed += 1;
-        self.summary.frames_shed += frames_lost;
-        metrics::gap(GapReason::LoadShed);
-        self.gap(Gap {
-            from: span.start,
-            to: span.end,
-            reason: GapReason::LoadShed,
-            frames_lost,
-            detail,
-        })
-        .await
     }
 
     async fn gap(&mut self, gap: Gap) -> Result<()> {
@@ -401,11 +455,42 @@ impl Session {
 
     /// A live source was interrupted: what is known of the run is all there will be. Or it is back.
     async fn source(&mut self, state: SourceState) -> Result<()> {
-        if let (SourceState::Interrupted { .. }, Some(locator)) = (&state, &mut self.locator) {
-            let outputs = locator.end_run();
-            self.deliver(outputs).await?;
+        match (&state, &mut self.locator) {
+            (SourceState::Interrupted { .. }, Some(locator)) => {
+                let outputs = locator.end_run();
+                let bridge = locator.bridge();
+                self.deliver(outputs).await?;
+                if self.event_over.is_none() {
+                    self.event_over = Instant::now().checked_add(bridge);
+                }
+            }
+            (SourceState::Connected, _) => self.event_over = None,
+            (SourceState::Interrupted { .. }, None) => {}
         }
         self.emit(DetectEvent::Source(state)).await
+    }
+
+    /// The source is interrupted for longer than an event may be: nobody is to wait for its end until
+    /// the camera is back.
+    async fn event_is_over(&mut self) -> Result<()> {
+        self.event_over = None;
+        let outputs = locator(&mut self.locator)?.end_event();
+        self.deliver(outputs).await
+    }
+
+    /// Segments were dropped here.
+    async fn shed(&mut self, shed: Shed) -> Result<()> {
+        let outputs = locator(&mut self.locator)?.end_run();
+        self.deliver(outputs).await?;
+        // What the motion gate compares with may be among them.
+        self.rescore.ask();
+        self.shed_runs += 1;
+        self.summary.segments_shed += shed.segments;
+        self.summary.frames_shed += shed.frames;
+        let gap = shed.gap();
+        metrics::gap(gap.reason);
+        self.summary.gaps += 1;
+        self.emit(DetectEvent::Gap(gap)).await
     }
 
     async fn finish(mut self) -> Result<Summary> {
@@ -419,7 +504,7 @@ impl Session {
         let Totals { frames, duration } = self.end.unwrap_or_default();
         if self.summary.frames + self.summary.frames_shed != frames {
             return Err(Error::internal(format!(
-                "{} of {frames} decoded frames got a final score, and {} are in gaps",
+                "{} of {frames} decoded frames got a final score, {} were dropped",
                 self.summary.frames, self.summary.frames_shed
             )));
         }
@@ -430,7 +515,7 @@ impl Session {
 
     async fn deliver(&mut self, outputs: Vec<LocatorOutput>) -> Result<()> {
         for output in outputs {
-            let newest = self.unfinal.back().and_then(|s| s.received.first);
+            let newest = self.unfinal.back().and_then(|(_, s)| s.received.first);
             match output {
                 LocatorOutput::Provisional {
                     segment,
@@ -438,9 +523,10 @@ impl Session {
                     smoothed,
                     ..
                 } if self.detection.options.provisional => {
-                    let stamps = self.unfinal.back().ok_or_else(out_of_order)?;
+                    let stamps = self.unfinal.back().filter(|(count, _)| *count == segment);
+                    let (_, stamps) = stamps.ok_or_else(out_of_order)?;
                     let frames = stamps.frames.clone();
-                    let event = scores(Stage::Provisional, segment, stamps, frames, p, smoothed);
+                    let event = scores(Stage::Provisional, stamps, frames, p, smoothed);
                     self.emit(event).await?;
                 }
                 LocatorOutput::Final {
@@ -448,10 +534,12 @@ impl Session {
                     p,
                     smoothed,
                 } => {
-                    let mut stamps = self.unfinal.pop_front().ok_or_else(out_of_order)?;
+                    let stamps = self.unfinal.pop_front();
+                    let stamps = stamps.filter(|(count, _)| *count == segment);
+                    let (_, mut stamps) = stamps.ok_or_else(out_of_order)?;
                     let frames = std::mem::take(&mut stamps.frames);
                     self.summary.frames += frames.len() as u64;
-                    let event = scores(Stage::Final, segment, &stamps, frames, p, smoothed);
+                    let event = scores(Stage::Final, &stamps, frames, p, smoothed);
                     self.people.see(Seen {
                         smoothed,
                         snapshot: stamps.snapshot,
@@ -533,7 +621,6 @@ fn out_of_order() -> Error {
 
 fn scores(
     stage: Stage,
-    segment: u64,
     stamps: &Stamps,
     frames: Vec<FrameStamp>,
     probability: f64,
@@ -541,13 +628,20 @@ fn scores(
 ) -> DetectEvent {
     DetectEvent::Scores(SegmentScores {
         stage,
-        segment,
+        segment: stamps.number,
         frames,
         probability,
         smoothed,
         gated: stamps.gated,
         received: stamps.received.last,
     })
+}
+
+async fn passed(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
 }
 
 /// The features of the first item; never, where it is none.

@@ -40,22 +40,22 @@ pub struct SegmentScores {
 /// Totals of a detection that ended well.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// Decoded frames that had a final score, exactly one each.
+    /// Decoded frames that had a final score, each exactly one.
     pub frames: u64,
     /// Segments with a score.
     pub segments: u64,
     /// Segments, of these, that repeat a score because nothing moved.
     pub segments_gated: u64,
-    /// Segments that could not be scored; each is a gap.
-    pub segments_shed: u64,
-    /// Their decoded frames, which are not among `frames`.
-    pub frames_shed: u64,
     /// Events that were told; not those that were not confirmed.
     pub events: u64,
     /// Gaps.
     pub gaps: u64,
     /// PTS + duration of the last frame.
     pub duration: Duration,
+    /// Decoded frames of segments that were dropped because they could not be scored in time.
+    pub frames_shed: u64,
+    /// Those segments.
+    pub segments_shed: u64,
 }
 
 /// One message of a detection.

@@ -163,6 +163,7 @@ impl Work {
             profile: profile.profile(),
             options,
             lane: Lane::Upload,
+            max_delay: None,
         };
         let (events, received) = mpsc::channel(limits::EVENT_QUEUE);
         let job = detect::run(

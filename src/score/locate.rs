@@ -7,7 +7,7 @@
 //! anomalous; a longer one ends the event with [`EndReason::Gap`]. The gap's length is the
 //! time from the end of the last segment before it to the start of the first one after it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{
     events::{EndReason, Event},
@@ -220,6 +220,19 @@ impl StreamingLocator {
         self.flush(&mut out);
         self.run_ended = self.run.is_some();
         out
+    }
+
+    /// After [`end_run`](Self::end_run): no segment will come for longer than the bridge, so the open
+    /// event ends here, as it would with the first segment after such a gap.
+    pub fn end_event(&mut self) -> Vec<LocatorOutput> {
+        let mut out = self.end_run();
+        out.extend(self.tracker.interrupted().map(LocatorOutput::from));
+        out
+    }
+
+    /// The longest gap inside an event.
+    pub fn bridge(&self) -> Duration {
+        self.tracker.bridge()
     }
 
     /// The media ended: the last values and the end of the open event.

@@ -1,6 +1,8 @@
 //! Follows p′ segment by segment and says where events start, grow and end. Both locators feed it
 //! the same final values in the same order, so their events are the same to the last bit.
 
+use std::time::Duration;
+
 use super::{
     events::{EndReason, Event},
     locate::SegmentSpan,
@@ -100,6 +102,16 @@ impl Tracker {
                 Some(Change::Started(event))
             }
         }
+    }
+
+    /// No segment will come for longer than the bridge.
+    pub(super) fn interrupted(&mut self) -> Option<Change> {
+        self.end(EndReason::Gap)
+    }
+
+    /// The longest gap inside an event.
+    pub(super) fn bridge(&self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.bridge_ns).unwrap_or(u64::MAX))
     }
 
     /// The media ended.

@@ -17,7 +17,7 @@ use super::{
     VideoLimits,
     graph::{Fault, Graph, Source, running_time},
     ledger::Loss,
-    picture::{GstPicture, PictureFormat},
+    picture::{Formats, GstPicture, PictureFormat},
     pump::{Fed, POLL, Pump},
     reservoir::Reservoir,
     sniff::Container,
@@ -45,7 +45,7 @@ pub(crate) struct Decoder {
     limits: VideoLimits,
     cancel: CancellationToken,
     timeline: Timeline,
-    format: Option<(gst::Caps, Arc<PictureFormat>)>,
+    formats: Formats,
     /// How long the container says that the media lasts.
     declared: Option<Duration>,
     /// Events that belong together; at most three.
@@ -97,7 +97,7 @@ impl Decoder {
             limits: limits.clone(),
             cancel,
             timeline: Timeline::default(),
-            format: None,
+            formats: Formats::default(),
             declared: None,
             ready: VecDeque::new(),
             end: None,
@@ -209,7 +209,7 @@ impl Decoder {
                 "the decoder gave a frame without a picture",
             ));
         };
-        let format = self.format_of(caps)?;
+        let format = self.formats.of(caps, &self.graph.shared, &self.limits)?;
         let segment = sample.segment().and_then(|s| s.downcast_ref());
         let pts = match (buffer.pts(), segment) {
             (Some(pts), Some(segment)) => running_time(segment, pts),
@@ -241,33 +241,6 @@ impl Decoder {
             received: None,
         }));
         Ok(())
-    }
-
-    /// The picture format of these caps; they rarely change.
-    fn format_of(&mut self, caps: &gst::CapsRef) -> Result<Arc<PictureFormat>> {
-        if let Some((known, format)) = &self.format
-            && (std::ptr::eq(known.as_ref(), caps) || known.as_ref() == caps)
-        {
-            return Ok(Arc::clone(format));
-        }
-        let state = self.graph.shared.state();
-        let own = caps
-            .structure(0)
-            .and_then(|s| s.get::<String>("colorimetry").ok());
-        let of_stream = if state.honest_colors {
-            own.as_deref()
-        } else {
-            state.input_colors.as_deref()
-        };
-        let colors = [of_stream, state.container_colors.as_deref()];
-        let jfif = state.codec.is_some_and(|c| c.jfif);
-        let format = PictureFormat::new(caps, &colors, jfif, state.orientation)?;
-        drop(state);
-        let (width, height) = format.stored_size();
-        self.limits.check_size(width, height)?;
-        let format = Arc::new(format);
-        self.format = Some((caps.to_owned(), Arc::clone(&format)));
-        Ok(format)
     }
 
     fn info(&self, format: &PictureFormat) -> MediaInfo {
@@ -382,7 +355,12 @@ impl MediaSource for Decoder {
 
 /// The gap before a frame, if there is one. `before` is the duration of the frame before it;
 /// `lossy_demuxer` says that the length of the hole tells more than the frames that went in.
-fn gap_before(placed: &Placed, loss: Loss, before: Duration, lossy_demuxer: bool) -> Option<Gap> {
+pub(crate) fn gap_before(
+    placed: &Placed,
+    loss: Loss,
+    before: Duration,
+    lossy_demuxer: bool,
+) -> Option<Gap> {
     let to = placed.stamp.pts;
     let Some(from) = placed.previous_end else {
         // Frames before the first that decodes, e.g. of a recording cut in the middle.

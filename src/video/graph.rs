@@ -17,6 +17,7 @@ use gstreamer_video as gst_video;
 use super::{
     VideoLimits,
     codec::{self, Codec},
+    keys::KeyGate,
     ledger::Ledger,
     orient::Orientation,
     reservoir::Reservoir,
@@ -152,6 +153,7 @@ impl Graph {
             limits: limits.clone(),
             in_avi: container == Container::Avi,
             fragmented,
+            keys: None,
         };
         demuxer.connect_pad_added(move |_, pad| builder.on_pad(pad));
         let weak = Arc::downgrade(&shared);
@@ -195,6 +197,58 @@ impl Graph {
 }
 
 impl Graph {
+    /// Builds and starts one for the RTP packets of a track; they are pushed into `src`, with the
+    /// time of their picture as PTS.
+    pub(crate) fn start_rtp(
+        rtp: &gst::Caps,
+        depayloader: &str,
+        encoded: &str,
+        keys: &Arc<KeyGate>,
+        limits: &VideoLimits,
+    ) -> Result<Self> {
+        let pipeline = gst::Pipeline::new();
+        let shared = Arc::new(Shared::default());
+        let depayloader = codec::make(depayloader, "gstreamer1.0-plugins-good")?;
+        let (input, src) = make_source(Source::Pushed)?;
+        if let Some(src) = &src {
+            src.set_format(gst::Format::Time);
+            src.set_is_live(true);
+            src.set_caps(Some(rtp));
+        }
+        let sink = make_sink()?;
+        pipeline
+            .add_many([&input, &depayloader, sink.upcast_ref()])
+            .and_then(|()| input.link(&depayloader))
+            .map_err(broken_build)?;
+        let builder = Builder {
+            pipeline: pipeline.downgrade(),
+            sink: sink.downgrade(),
+            shared: Arc::downgrade(&shared),
+            limits: limits.clone(),
+            in_avi: false,
+            fragmented: false,
+            keys: Some(Arc::clone(keys)),
+        };
+        let out = depayloader
+            .static_pad("src")
+            .ok_or_else(|| Error::internal("a depayloader without a pad"))?;
+        builder.link_video(&out, &gst::Structure::new_empty(encoded), &shared)?;
+        watch_bus(&pipeline, &shared)?;
+        let graph = Graph {
+            pipeline,
+            sink,
+            src,
+            shared,
+            stuck: false,
+        };
+        if graph.pipeline.set_state(gst::State::Playing).is_err()
+            && graph.shared.state().fault.is_none()
+        {
+            return Err(Error::internal("the decoding pipeline does not start"));
+        }
+        Ok(graph)
+    }
+
     /// How long the container says that the media lasts.
     pub(crate) fn declared_duration(&self) -> Option<gst::ClockTime> {
         self.pipeline.query_duration::<gst::ClockTime>()

@@ -11,6 +11,8 @@
 //! - `codec`: which parser and decoder.
 //! - `graph`, `track`: the GStreamer pipeline; `pump`: what feeds it; `decode`: the source that
 //!   pulls it.
+//! - [`live`]: cameras: connection after connection, one line of frames and gaps; `keys`: which
+//!   pictures are whole.
 //! - [`timeline`], `ledger`: PTS rules and the count of lost frames; pure.
 //! - `mender`: leads a Matroska stream around its damage; pure.
 //! - [`convert`], `orient`, `picture`: planes to upright RGB.
@@ -21,7 +23,9 @@ pub mod convert;
 mod decode;
 pub mod encode;
 mod graph;
+mod keys;
 mod ledger;
+pub mod live;
 mod mender;
 mod orient;
 mod picture;

@@ -7,7 +7,9 @@ use gstreamer_video as gst_video;
 use gstreamer_video::{VideoFormat, prelude::*};
 
 use super::{
+    VideoLimits,
     convert::{self, Component, Matrix, Range},
+    graph::Shared,
     orient::Orientation,
 };
 use crate::{
@@ -98,6 +100,47 @@ impl PictureFormat {
             .then(|| f64::from(fps.numer()) / f64::from(fps.denom()))
             // A decoder that knows no rate may make one up from the clock's resolution.
             .filter(|fps| fps * FRAME_DURATION_MIN_MICROS as f64 <= 1e6)
+    }
+}
+
+/// The format of the present caps, which rarely change.
+#[derive(Debug, Default)]
+pub(crate) struct Formats(Option<(gst::Caps, Arc<PictureFormat>)>);
+
+impl Formats {
+    /// The picture format of these caps of a pipeline's decoder.
+    ///
+    /// # Errors
+    /// As [`PictureFormat::new`], and `InvalidArgument` for frames over the limits.
+    pub(crate) fn of(
+        &mut self,
+        caps: &gst::CapsRef,
+        shared: &Shared,
+        limits: &VideoLimits,
+    ) -> Result<Arc<PictureFormat>> {
+        if let Some((known, format)) = &self.0
+            && (std::ptr::eq(known.as_ref(), caps) || known.as_ref() == caps)
+        {
+            return Ok(Arc::clone(format));
+        }
+        let state = shared.state();
+        let own = caps
+            .structure(0)
+            .and_then(|s| s.get::<String>("colorimetry").ok());
+        let of_stream = if state.honest_colors {
+            own.as_deref()
+        } else {
+            state.input_colors.as_deref()
+        };
+        let colors = [of_stream, state.container_colors.as_deref()];
+        let jfif = state.codec.is_some_and(|c| c.jfif);
+        let format = PictureFormat::new(caps, &colors, jfif, state.orientation)?;
+        drop(state);
+        let (width, height) = format.stored_size();
+        limits.check_size(width, height)?;
+        let format = Arc::new(format);
+        self.0 = Some((caps.to_owned(), Arc::clone(&format)));
+        Ok(format)
     }
 }
 

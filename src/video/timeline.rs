@@ -73,6 +73,18 @@ impl Timeline {
         }
     }
 
+    /// Places the first frame after a break that the caller knows of: the time between says nothing
+    /// about how long frames are shown, and is no jump.
+    pub fn push_after_break(&mut self, raw: Raw) -> Placed {
+        let step = self.step;
+        let mut placed = self.push(raw);
+        self.step = step;
+        placed.jumped = false;
+        placed.stamp.duration = self.duration(raw.duration);
+        self.last = Some(placed.stamp);
+        placed
+    }
+
     /// Places the next decoded frame.
     pub fn push(&mut self, raw: Raw) -> Placed {
         let duration = self.duration(raw.duration);
@@ -226,6 +238,24 @@ mod tests {
         let placed = run(Some(25.0), &at(&[0, 40, 40, 30, 120, 160]));
         assert_eq!(pts(&placed), [0, 40, 40, 40, 120, 160]);
         assert!(placed.iter().all(|p| !p.jumped));
+    }
+
+    #[test]
+    fn the_time_of_a_break_is_no_duration_of_a_frame() {
+        let mut timeline = Timeline::new(None);
+        let raw = |ms: i64| Raw {
+            pts: Some(ms * MS),
+            duration: None,
+        };
+        timeline.push(raw(0));
+        timeline.push(raw(100));
+        let placed = timeline.push_after_break(raw(60_000));
+        assert!(!placed.jumped);
+        assert_eq!(placed.stamp.pts.as_nanos(), 60_000 * MS);
+        assert_eq!(placed.stamp.duration.as_millis(), 100);
+        let next = timeline.push(raw(60_050));
+        assert_eq!(next.previous_end, Some(MediaTime::from_nanos(60_100 * MS)));
+        assert_eq!(next.stamp.duration.as_millis(), 50);
     }
 
     #[test]

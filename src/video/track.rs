@@ -13,6 +13,7 @@ use super::{
     VideoLimits,
     codec::Codec,
     graph::{Fault, Shared, broken_build, running_time},
+    keys::KeyGate,
     orient::Orientation,
 };
 use crate::{
@@ -28,6 +29,8 @@ pub(crate) struct Builder {
     pub(crate) limits: VideoLimits,
     pub(crate) in_avi: bool,
     pub(crate) fragmented: bool,
+    /// Keeps pictures from the decoder that would be damaged.
+    pub(crate) keys: Option<Arc<KeyGate>>,
 }
 
 impl Builder {
@@ -57,7 +60,7 @@ impl Builder {
         }
     }
 
-    fn link_video(
+    pub(crate) fn link_video(
         &self,
         pad: &gst::Pad,
         caps: &gst::StructureRef,
@@ -72,6 +75,10 @@ impl Builder {
         check_caps(caps, &self.limits)?;
         let parser = codec.make_parser()?;
         let (decoder, choice) = codec.make_decoder()?;
+        if self.keys.is_some() && decoder.find_property("std-compliance").is_some() {
+            // Live: pictures are not held back for a reordering that the stream does not declare.
+            decoder.set_property_from_str("std-compliance", "normal");
+        }
         shared.state().honest_colors = choice.honest_colors;
 
         let missing = || Error::internal("a parser or decoder without pads");
@@ -146,8 +153,15 @@ impl Builder {
     fn watch_input(&self, pad: &gst::Pad, codec: &'static Codec, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         let limits = self.limits.clone();
+        let keys = self.keys.clone();
         let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(mask, move |_, info| {
+            if let (Some(keys), Some(buffer)) = (&keys, info.buffer())
+                && !keys.admits(buffer)
+            {
+                shared.moved();
+                return gst::PadProbeReturn::Handled;
+            }
             let checked = match &info.data {
                 Some(gst::PadProbeData::Buffer(buffer)) => {
                     shared.moved();

@@ -17,7 +17,10 @@ use headhunt::{
     },
     error::{Error, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
-    media::{Frame, FrameStamp, MediaEvent, MediaInfo, MediaSource, MediaTime, Picture, RgbImage},
+    media::{
+        Frame, FrameStamp, MediaEvent, MediaInfo, MediaSource, MediaTime, Picture, RgbImage,
+        SourceState,
+    },
     profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA, ScorerParams},
     segment::SegmentRule,
 };
@@ -248,6 +251,8 @@ pub enum Step {
     Frame(u8, Duration),
     /// A gap of so long.
     Gap(headhunt::media::GapReason, Duration),
+    /// A live source's state.
+    State(SourceState),
     Fail(Error),
     Panic,
     /// Waits for the cancellation.
@@ -341,6 +346,7 @@ impl MediaSource for FakeSource {
                     detail: "double".into(),
                 })))
             }
+            Some(Step::State(state)) => Ok(Some(MediaEvent::Source(state))),
             Some(Step::Fail(error)) => Err(error),
             Some(Step::Panic) => panic!("the source double was told to"),
             Some(Step::Stall) => {

@@ -1,0 +1,261 @@
+//! The decoder of one connection: RTP packets in, pictures out.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use tokio::sync::Notify;
+
+use super::line::Placed;
+use crate::{
+    error::{Error, Result},
+    limits::{PENDING_MAX_FRAMES, UPLOAD_QUEUE_BYTES},
+    rtsp::{Codec, Packet, Track},
+    video::{
+        VideoLimits,
+        graph::{Fault, Graph},
+        keys::KeyGate,
+        ledger::Loss,
+        picture::{Formats, GstPicture, PictureFormat},
+    },
+};
+
+/// The decoder of one connection.
+pub(crate) struct Connection {
+    graph: Graph,
+    limits: VideoLimits,
+    keys: Arc<KeyGate>,
+    formats: Formats,
+    /// PTS and marker of the packet before.
+    previous: Option<(i64, bool)>,
+    /// When the first packet of a picture arrived, by its PTS.
+    arrivals: BTreeMap<i64, Duration>,
+    /// PTS at which the camera's clock jumped.
+    jumps: VecDeque<i64>,
+    pictures: u64,
+    codec: Codec,
+    /// Fires when a picture or the end is there.
+    look: Arc<Notify>,
+}
+
+/// A decoded picture.
+pub(crate) struct Decoded {
+    /// Where [`Line`](super::line::Line) put its packets, nanoseconds.
+    pub(crate) pts: i64,
+    pub(crate) picture: Arc<GstPicture>,
+    pub(crate) format: Arc<PictureFormat>,
+    /// When its packets arrived.
+    pub(crate) arrived: Option<Duration>,
+    /// What is missing before it.
+    pub(crate) loss: Loss,
+    /// The camera's clock jumped before it.
+    pub(crate) jumped: bool,
+}
+
+/// What is at hand.
+pub(crate) enum Pulled {
+    Picture(Decoded),
+    Nothing,
+    /// All pictures are out; the fault that ended it, if one did.
+    Ended(Option<String>),
+}
+
+impl Connection {
+    pub(crate) fn start(track: &Track, limits: &VideoLimits) -> Result<Self> {
+        let (depayloader, encoding, encoded) = match track.codec {
+            Codec::H264 => ("rtph264depay", "H264", "video/x-h264"),
+            Codec::H265 => ("rtph265depay", "H265", "video/x-h265"),
+            Codec::Mjpeg => ("rtpjpegdepay", "JPEG", "image/jpeg"),
+        };
+        let keys = Arc::new(KeyGate::new());
+        let graph = Graph::start_rtp(&caps(track, encoding), depayloader, encoded, &keys, limits)?;
+        let look = Arc::new(Notify::new());
+        let (picture, end) = (Arc::clone(&look), Arc::clone(&look));
+        graph.sink.set_callbacks(
+            gst_app::AppSinkCallbacks::builder()
+                .new_sample(move |_| {
+                    picture.notify_one();
+                    Ok(gst::FlowSuccess::Ok)
+                })
+                .eos(move |_| end.notify_one())
+                .build(),
+        );
+        Ok(Connection {
+            graph,
+            limits: limits.clone(),
+            keys,
+            formats: Formats::default(),
+            previous: None,
+            arrivals: BTreeMap::new(),
+            jumps: VecDeque::new(),
+            pictures: 0,
+            codec: track.codec,
+            look,
+        })
+    }
+
+    /// Fires when a picture or the end is there.
+    pub(crate) fn look(&self) -> Arc<Notify> {
+        Arc::clone(&self.look)
+    }
+
+    /// Whether it takes more packets now.
+    pub(crate) fn wants(&self) -> bool {
+        self.graph
+            .src
+            .as_ref()
+            .is_some_and(|src| src.current_level_bytes() < UPLOAD_QUEUE_BYTES)
+    }
+
+    /// Pictures that came out.
+    pub(crate) fn pictures(&self) -> u64 {
+        self.pictures
+    }
+
+    /// Of its track.
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Takes the next packet.
+    pub(crate) fn push(&mut self, packet: &Packet, placed: Placed) {
+        // The line begins at 0; a picture before its first one has no place of its own.
+        let pts = placed.pts.as_nanos().max(0);
+        if placed.jumped && self.jumps.len() < PENDING_MAX_FRAMES {
+            self.jumps.push_back(pts);
+        }
+        if packet.lost > 0
+            && let Some((before, whole)) = self.previous
+        {
+            let from = if whole {
+                before.saturating_add(1)
+            } else {
+                before
+            };
+            self.keys.lost(from.min(pts), pts);
+        }
+        self.arrivals.entry(pts).or_insert(packet.arrived);
+        while self.arrivals.len() > PENDING_MAX_FRAMES {
+            self.arrivals.pop_first();
+        }
+        let marker = packet.data.get(1).is_some_and(|byte| byte & 0x80 != 0);
+        self.previous = Some((pts, marker));
+        let mut buffer = gst::Buffer::from_slice(packet.data.clone());
+        if let Some(fresh) = buffer.get_mut() {
+            fresh.set_pts(gst::ClockTime::from_nseconds(pts.unsigned_abs()));
+        }
+        if let Some(src) = &self.graph.src {
+            // A pipeline that takes no more says why through its fault.
+            let _ = src.push_buffer(buffer);
+        }
+    }
+
+    /// No more packets will come.
+    pub(crate) fn end(&self) {
+        if let Some(src) = &self.graph.src {
+            let _ = src.end_of_stream();
+        }
+    }
+
+    /// The next picture, if one is there.
+    pub(crate) fn pull(&mut self) -> Result<Pulled> {
+        // Asked before pulling: pictures decoded before the fault are still in the queue.
+        let faulty = self.graph.shared.state().fault.is_some();
+        if let Some(sample) = self.graph.sink.try_pull_sample(gst::ClockTime::ZERO) {
+            return self.picture(&sample).map(Pulled::Picture);
+        }
+        if faulty {
+            return match self.graph.shared.state().fault.take() {
+                Some(Fault::Refused(error)) => Err(error),
+                Some(Fault::Broken(text)) => Ok(Pulled::Ended(Some(text))),
+                None => Ok(Pulled::Ended(None)),
+            };
+        }
+        Ok(if self.graph.sink.is_eos() {
+            Pulled::Ended(None)
+        } else {
+            Pulled::Nothing
+        })
+    }
+
+    fn picture(&mut self, sample: &gst::Sample) -> Result<Decoded> {
+        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
+            return Err(Error::internal(
+                "the decoder gave a frame without a picture",
+            ));
+        };
+        let format = self.formats.of(caps, &self.graph.shared, &self.limits)?;
+        let pts = buffer
+            .pts()
+            .and_then(|pts| i64::try_from(pts.nseconds()).ok())
+            .ok_or_else(|| Error::internal("the decoder gave a frame without a time"))?;
+        let loss = {
+            let mut state = self.graph.shared.state();
+            let loss = state.ledger.picture(Some(pts));
+            loss
+        };
+        let arrived = self.arrivals.range(..=pts).next_back().map(|(_, at)| *at);
+        self.arrivals = self.arrivals.split_off(&pts);
+        let mut jumped = false;
+        while self.jumps.front().is_some_and(|at| *at <= pts) {
+            self.jumps.pop_front();
+            jumped = true;
+        }
+        self.pictures += 1;
+        Ok(Decoded {
+            pts,
+            picture: Arc::new(GstPicture::new(buffer, Arc::clone(&format))),
+            format,
+            arrived,
+            // What precedes a connection's first key frame was never promised.
+            loss: if self.pictures == 1 {
+                Loss::default()
+            } else {
+                loss
+            },
+            jumped,
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The callbacks hold the notifier alone, so nothing here refers to itself.
+        self.graph
+            .sink
+            .set_callbacks(gst_app::AppSinkCallbacks::builder().build());
+    }
+}
+
+/// What the depayloader has to know of a track.
+fn caps(track: &Track, encoding: &str) -> gst::Caps {
+    let mut caps = gst::Caps::builder("application/x-rtp")
+        .field("media", "video")
+        .field("payload", i32::from(track.payload_type))
+        .field(
+            "clock-rate",
+            i32::try_from(track.clock_rate).unwrap_or(i32::MAX),
+        )
+        .field("encoding-name", encoding);
+    for (name, value) in &track.parameters {
+        // Of all that cameras write here these alone mean something to a depayloader.
+        if matches!(
+            name.as_str(),
+            "packetization-mode"
+                | "profile-level-id"
+                | "sprop-parameter-sets"
+                | "sprop-vps"
+                | "sprop-sps"
+                | "sprop-pps"
+                | "sprop-max-don-diff"
+                | "x-dimensions"
+        ) {
+            caps = caps.field(name.as_str(), value.as_str());
+        }
+    }
+    caps.build()
+}

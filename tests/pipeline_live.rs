@@ -1,0 +1,230 @@
+//! Detection on live sources, on doubles: what is not scored in time is dropped and told, nothing
+//! holds the source back, and an interruption ends runs and events.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+
+mod doubles;
+
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use doubles::{Counters, FAIL, FakeProbe, FakeSource, Step, Turnstile, eventually, profile};
+use headhunt::{
+    engine::{Engine, EngineConfig, EngineHandle, Lane},
+    error::{Kind, Result},
+    limits::{LIVE_BACKLOG_SEGMENTS, OUTSTANDING_SEGMENTS_MAX},
+    media::{GapReason, MediaSource, SourceState},
+    pipeline::{
+        detect::{DetectOptions, Detection, run},
+        event::{DetectEvent, Stage, Summary},
+    },
+    profile::Profile,
+    score::events::EndReason,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+const FRAME: Duration = Duration::from_millis(400);
+/// Frames of a segment of the double's profile.
+const N: usize = 4;
+const LONG: Duration = Duration::from_secs(600);
+
+fn engine() -> (Engine, EngineHandle, Arc<Turnstile>) {
+    let probe = FakeProbe::new();
+    let turnstile = probe.turnstile.clone();
+    let engine = Engine::start(Box::new(probe), EngineConfig::default()).unwrap();
+    let handle = engine.handle();
+    (engine, handle, turnstile)
+}
+
+struct Live {
+    events: mpsc::Receiver<DetectEvent>,
+    running: JoinHandle<Result<Summary>>,
+    counters: Arc<Counters>,
+    cancel: CancellationToken,
+}
+
+fn live(engine: &EngineHandle, profile: Profile, max_delay: Duration, steps: Vec<Step>) -> Live {
+    let cancel = CancellationToken::new();
+    let source = FakeSource::new(steps, cancel.clone());
+    let counters = source.counters();
+    let (sender, events) = mpsc::channel(64);
+    let detection = Detection {
+        profile: Arc::new(profile),
+        options: DetectOptions::default(),
+        lane: Lane::Live,
+        max_delay: Some(max_delay),
+    };
+    let open = Box::new(move || Ok(Box::new(source) as Box<dyn MediaSource>));
+    let running = tokio::spawn(run(open, detection, engine.clone(), sender, cancel.clone()));
+    Live {
+        events,
+        running,
+        counters,
+        cancel,
+    }
+}
+
+impl Live {
+    async fn end(mut self) -> (Vec<DetectEvent>, Result<Summary>) {
+        let mut events = vec![];
+        while let Some(event) = self.events.recv().await {
+            events.push(event);
+        }
+        (events, self.running.await.unwrap())
+    }
+}
+
+fn segments(greys: impl IntoIterator<Item = u8>) -> Vec<Step> {
+    greys
+        .into_iter()
+        .flat_map(|grey| (0..N).map(move |_| Step::Frame(grey, FRAME)))
+        .collect()
+}
+
+/// In order: `s` and the number of each scored segment, `x` and the frames of each dropped run.
+fn shape(events: &[DetectEvent]) -> Vec<String> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            DetectEvent::Scores(scores) if scores.stage == Stage::Final => {
+                Some(format!("s{}", scores.segment))
+            }
+            DetectEvent::Gap(gap) if gap.reason == GapReason::LoadShed => {
+                Some(format!("x{}", gap.frames_lost))
+            }
+            DetectEvent::Gap(_) => Some("gap".into()),
+            DetectEvent::Source(SourceState::Connected) => Some("up".into()),
+            DetectEvent::Source(SourceState::Interrupted { .. }) => Some("down".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn interrupted() -> Step {
+    Step::State(SourceState::Interrupted {
+        reason: GapReason::ConnectionLost,
+        detail: "double".into(),
+        attempts: 1,
+        retry_in: Duration::from_secs(1),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_model_does_not_hold_a_camera_back_and_costs_its_oldest_waiting_segments() {
+    let (_engine, handle, turnstile) = engine();
+    handle.ready().await.unwrap();
+    turnstile.close();
+    let n = 20;
+    let live = live(&handle, profile(), LONG, segments(0..n));
+    let counters = live.counters.clone();
+    tokio::task::spawn_blocking(move || {
+        eventually("all frames are taken", || {
+            counters.decoded.load(SeqCst) == N * n as usize
+        });
+    })
+    .await
+    .unwrap();
+    // The last ones may still be on their way through the preparation's channel.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    turnstile.open();
+    let (events, summary) = live.end().await;
+    let summary = summary.unwrap();
+    // Those queued, one that waits for a place in the order, and the newest.
+    let first = OUTSTANDING_SEGMENTS_MAX;
+    let last = LIVE_BACKLOG_SEGMENTS;
+    let shed = n as usize - first - last;
+    let expected: Vec<String> = (0..first)
+        .map(|i| format!("s{i}"))
+        .chain([format!("x{}", shed * N)])
+        .chain((n as usize - last..n as usize).map(|i| format!("s{i}")))
+        .collect();
+    assert_eq!(shape(&events), expected);
+    assert_eq!(summary.segments, (first + last) as u64);
+    assert_eq!(summary.segments_shed, shed as u64);
+    assert_eq!(
+        summary.frames + summary.frames_shed,
+        (N * n as usize) as u64
+    );
+    assert_eq!(summary.gaps, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_that_wait_too_long_are_dropped_and_split_the_smoothing() {
+    let (_engine, handle, turnstile) = engine();
+    handle.ready().await.unwrap();
+    turnstile.close();
+    let live = live(
+        &handle,
+        profile(),
+        Duration::from_millis(150),
+        segments([10; 4]),
+    );
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    turnstile.open();
+    let (events, summary) = live.end().await;
+    let shape = shape(&events);
+    // The one in the pass was in time.
+    assert_eq!(shape[0], "s0");
+    assert!(shape.iter().skip(1).all(|s| s == "x4"), "{shape:?}");
+    assert_eq!(summary.unwrap().segments_shed, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_lateness_still_ends_the_detection() {
+    let (_engine, handle, _turnstile) = engine();
+    let live = live(&handle, profile(), LONG, segments([10, FAIL, 10]));
+    let (events, summary) = live.end().await;
+    assert_eq!(shape(&events), ["s0"]);
+    assert_eq!(summary.unwrap_err().kind(), Kind::DataLoss);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interruption_makes_scores_final_at_once_and_ends_an_event_after_the_bridge() {
+    let (_engine, handle, _turnstile) = engine();
+    let mut profile = profile();
+    profile.locator.event_bridge_s = Some(0.1);
+    let mut steps = vec![Step::State(SourceState::Connected)];
+    steps.extend(segments([10, 240, 240]));
+    // Two frames of a segment that will not be whole.
+    steps.extend(segments([240]).into_iter().take(2));
+    steps.push(interrupted());
+    steps.push(Step::Stall);
+    let mut live = live(&handle, profile, LONG, steps);
+    let mut events = vec![];
+    while !matches!(events.last(), Some(DetectEvent::EventEnded(..))) {
+        let event = tokio::time::timeout(Duration::from_secs(10), live.events.recv()).await;
+        events.push(
+            event
+                .expect("the event ends while the camera is away")
+                .unwrap(),
+        );
+    }
+    assert_eq!(shape(&events), ["up", "s0", "s1", "s2", "s3", "down"]);
+    let Some(DetectEvent::EventEnded(event, reason, _)) = events.last() else {
+        unreachable!()
+    };
+    assert_eq!(*reason, EndReason::Gap);
+    assert_eq!(event.last_frame, 13);
+    live.cancel.cancel();
+    assert_eq!(live.end().await.1.unwrap_err().kind(), Kind::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_interruption_leaves_the_event_open() {
+    let (_engine, handle, _turnstile) = engine();
+    let mut profile = profile();
+    profile.locator.event_bridge_s = Some(5.0);
+    let mut steps = segments([240, 240]);
+    steps.push(interrupted());
+    steps.push(Step::State(SourceState::Connected));
+    steps.push(Step::Gap(GapReason::ConnectionLost, Duration::from_secs(3)));
+    steps.extend(segments([240, 240]));
+    let (events, summary) = live(&handle, profile, LONG, steps).end().await;
+    assert_eq!(summary.unwrap().events, 1);
+    assert_eq!(
+        shape(&events),
+        ["s0", "s1", "down", "up", "gap", "s2", "s3"]
+    );
+}
