@@ -259,6 +259,28 @@ pub const ENCODE_QUEUE_FRAMES: usize = 16;
 /// Longest time without progress before encoding is given up.
 pub const ENCODE_STALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
+// --- video: camera
+
+/// Encoded pictures that wait between a simulated camera's demuxer and its clients' payloader.
+pub const CAMERA_QUEUE_PICTURES: u32 = 4;
+
+/// Longest wait for a simulated camera's next encoded picture from its file, seconds: the file is
+/// local, so longer means that it cannot be read.
+pub const CAMERA_READ_STALL_SECONDS: u64 = 10;
+
+/// RTSP sessions that one server of simulated cameras holds.
+pub const CAMERA_SESSIONS_MAX: u32 = 1024;
+
+/// How often sessions whose client has vanished are looked for, seconds; a session lives for 60.
+pub const CAMERA_SESSION_SWEEP_SECONDS: u32 = 5;
+
+/// Longest wait for the thread of the simulated cameras to do what it is asked, seconds: one
+/// client's first request may keep it busy for 20, GStreamer's limit for starting a stream.
+pub const CAMERA_CALL_SECONDS: u64 = 30;
+
+/// Longest mount path of a simulated camera, bytes.
+pub const CAMERA_PATH_MAX_BYTES: usize = 128;
+
 // --- inputs
 
 /// Resize tables kept for the next frame: two per resolution of the running streams, and two more
@@ -452,6 +474,7 @@ pub const BACKLOG_ENTRIES_MAX: usize = 64;
 /// Default for how old a live segment may be when its pass begins: ten segments of the method. An
 /// alarm that comes later still tells something; a picture of the past that delays it does not.
 pub const LIVE_DELAY_MAX: Duration = Duration::from_secs(16);
+
 // --- rtsp
 
 /// Largest head of an RTSP message, bytes: real ones have under 2 kB.
@@ -524,3 +547,8 @@ pub const RTCP_REPORT_PERIOD: Duration = Duration::from_secs(5);
 
 /// Attempts to find two free neighbouring UDP ports.
 pub const UDP_PAIR_TRIES: usize = 64;
+
+// --- rpc: live
+
+/// PEM certificates of a request's own authorities for a camera, bytes.
+pub const TLS_AUTHORITIES_MAX_BYTES: usize = 64 << 10;

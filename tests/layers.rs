@@ -57,6 +57,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "score",
                 "video",
                 "rtsp",
+                "segment",
             ],
         ),
         (
@@ -74,6 +75,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "eval",
                 "pipeline",
                 "rpc",
+                "rtsp",
             ],
         ),
         ("lib", &[]),

@@ -1,6 +1,7 @@
 //! CLI: the command line, one file per subcommand.
 
 mod calibrate;
+mod camera;
 mod common;
 #[cfg(feature = "video")]
 mod demo;
@@ -42,6 +43,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
+    /// Play a video file as an RTSP camera
+    Camera(camera::Args),
     /// The whole job on synthetic clips and random weights; needs no download
     #[cfg(feature = "video")]
     Demo(demo::Args),
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Model(args) => model::run(args),
+        Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]
         Command::Demo(args) => demo::run(args),
     };

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -76,10 +79,9 @@ pub fn run(args: Args) -> Result<()> {
     };
     let settings = Settings::load_from(args.config.as_deref(), &environment, &overrides)?;
     logging::init(&settings.log.level, settings.log.format == LogFormat::Json)?;
-    let media = decoder(&settings)?;
-    let found = Found::read(&settings)?;
-
     let runtime = Runtime::new().or_kind(Kind::Internal, || "cannot start the runtime".into())?;
+    let media = decoder(&settings, runtime.handle())?;
+    let found = Found::read(&settings)?;
     // Addresses first: that one is taken should not be learnt after minutes of loading.
     let listener = runtime.block_on(listen(&settings))?;
     let probe = load(&settings, &environment, &found)?;
@@ -260,8 +262,10 @@ fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConf
 }
 
 #[cfg(feature = "video")]
-fn decoder(settings: &Settings) -> Result<Arc<dyn OpenMedia>> {
+fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> {
+    use crate::{clock::SystemClock, rtsp};
     let set = &settings.video;
+    let cameras = &settings.cameras;
     let defaults = crate::video::VideoLimits::default();
     let spool_dir = set.spool_dir.clone().unwrap_or(defaults.spool_dir);
     if !spool_dir.is_dir() {
@@ -279,12 +283,23 @@ fn decoder(settings: &Settings) -> Result<Arc<dyn OpenMedia>> {
             spool_max_bytes: set.spool_max_bytes,
             stall_timeout: set.stall_timeout,
         },
+        live: Some(rpc::LiveMedia {
+            client: rtsp::Client {
+                clock: SystemClock::shared(),
+                vet: Arc::new(rtsp::Anywhere),
+                connect_timeout: cameras.connect_timeout,
+                response_timeout: cameras.response_timeout,
+                silence_timeout: cameras.silence_timeout,
+            },
+            picture_timeout: cameras.picture_timeout,
+            runtime: runtime.clone(),
+        }),
     }))
 }
 
 /// This build cannot decode.
 #[cfg(not(feature = "video"))]
-fn decoder(_: &Settings) -> Result<Arc<dyn OpenMedia>> {
+fn decoder(_: &Settings, _: &Handle) -> Result<Arc<dyn OpenMedia>> {
     Err(Error::unimplemented(
         "this binary was built without the `video` feature and cannot serve uploads",
     ))

@@ -11,6 +11,7 @@ mod settings;
 pub use environment::{Environment, HubSettings};
 pub use load::{DEFAULTS, Overrides};
 pub use settings::{
-    DeviceChoice, EngineSettings, Http2Settings, LogFormat, LogSettings, ModelSettings,
-    ProfileSettings, ServerSettings, Settings, ShutdownSettings, StreamSettings, VideoSettings,
+    CameraSettings, DeviceChoice, EngineSettings, Http2Settings, LogFormat, LogSettings,
+    ModelSettings, ProfileSettings, Scheme, ServerSettings, Settings, ShutdownSettings,
+    SourceSettings, StreamSettings, VideoSettings,
 };

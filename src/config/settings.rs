@@ -25,6 +25,10 @@ pub struct Settings {
     pub video: VideoSettings,
     /// Limits on detections.
     pub streams: StreamSettings,
+    /// What a URI source may be.
+    pub sources: SourceSettings,
+    /// Live sources.
+    pub cameras: CameraSettings,
     /// The transport.
     pub http2: Http2Settings,
     /// The end.
@@ -156,6 +160,67 @@ pub struct StreamSettings {
     pub slow_reader_timeout: Duration,
 }
 
+/// What a URI source may be.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSettings {
+    /// Schemes that are taken.
+    #[serde(deserialize_with = "listed")]
+    pub schemes: Vec<Scheme>,
+    /// Folders below which `file://` may read.
+    #[serde(deserialize_with = "listed")]
+    pub file_roots: Vec<PathBuf>,
+    /// Whether a request may say that a camera's certificate is not checked.
+    pub allow_insecure_tls: bool,
+}
+
+/// The scheme of a URI source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// RTSP in plain text.
+    Rtsp,
+    /// RTSP through TLS.
+    Rtsps,
+    /// A file of the server's.
+    File,
+}
+
+impl FromStr for Scheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "rtsp" => Ok(Scheme::Rtsp),
+            "rtsps" => Ok(Scheme::Rtsps),
+            "file" => Ok(Scheme::File),
+            other => Err(format!("`{other}` is no scheme: use rtsp, rtsps or file")),
+        }
+    }
+}
+
+/// Live sources.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraSettings {
+    /// Name resolution, TCP connection, TLS handshake: each at most so long.
+    #[serde(rename = "connect_timeout_s", deserialize_with = "seconds")]
+    pub connect_timeout: Duration,
+    /// Longest wait for the answer to an RTSP request.
+    #[serde(rename = "response_timeout_s", deserialize_with = "seconds")]
+    pub response_timeout: Duration,
+    /// Longest time without an RTP packet.
+    #[serde(rename = "silence_timeout_s", deserialize_with = "seconds")]
+    pub silence_timeout: Duration,
+    /// Longest time without a picture although packets arrive.
+    #[serde(rename = "picture_timeout_s", deserialize_with = "seconds")]
+    pub picture_timeout: Duration,
+    /// How old a segment may be when its pass begins.
+    #[serde(rename = "max_delay_s", deserialize_with = "seconds")]
+    pub max_delay: Duration,
+    /// Part of the measured throughput that live streams may need together.
+    pub capacity_share: f64,
+}
+
 /// The transport.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,6 +321,23 @@ impl Settings {
             s.slow_reader_timeout,
             0.1..=3600.0,
         )?;
+        let c = &self.cameras;
+        lasts("cameras.connect_timeout_s", c.connect_timeout, 0.1..=300.0)?;
+        lasts(
+            "cameras.response_timeout_s",
+            c.response_timeout,
+            0.1..=300.0,
+        )?;
+        lasts("cameras.silence_timeout_s", c.silence_timeout, 0.5..=3600.0)?;
+        lasts("cameras.picture_timeout_s", c.picture_timeout, 0.5..=3600.0)?;
+        lasts("cameras.max_delay_s", c.max_delay, 0.1..=3600.0)?;
+        within("cameras.capacity_share", c.capacity_share, 0.0..=1000.0)?;
+        if self.sources.schemes.contains(&Scheme::File) && self.sources.file_roots.is_empty() {
+            return Err(Error::invalid(
+                "sources.schemes has \"file\", but sources.file_roots names no folder below which files may be read",
+            )
+            .with_field("sources.file_roots"));
+        }
         let h = &self.http2;
         lasts(
             "http2.keepalive_interval_s",
@@ -347,4 +429,32 @@ where
     text.parse()
         .map(Some)
         .map_err(|e| de::Error::custom(format!("`{text}`: {e}")))
+}
+
+/// A list, or (as an environment variable gives it) its entries with commas between them.
+fn listed<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        List(Vec<String>),
+        Commas(String),
+    }
+    let entries = match Given::deserialize(deserializer)? {
+        Given::List(entries) => entries,
+        Given::Commas(text) => text.split(',').map(str::to_owned).collect(),
+    };
+    entries
+        .iter()
+        .map(|entry| entry.trim())
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| {
+            entry
+                .parse()
+                .map_err(|e| de::Error::custom(format!("`{entry}`: {e}")))
+        })
+        .collect()
 }

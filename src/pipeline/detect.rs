@@ -46,9 +46,6 @@ use super::{
     snapshot::Snapshot,
 };
 
-#[cfg(test)]
-mod tests;
-
 /// What a detection runs with.
 #[derive(Clone)]
 pub struct Detection {

@@ -1,6 +1,6 @@
 //! Who may start a detection: a limit on their number, and none while the server closes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,26 @@ pub(super) struct Admission {
     slots: Arc<Semaphore>,
     most: usize,
     closing: CancellationToken,
+    /// Segments per second that the running live streams need.
+    live: Arc<Mutex<f64>>,
+}
+
+/// A live stream's part of the model's throughput; given back when dropped.
+pub(super) struct Claim {
+    live: Arc<Mutex<f64>>,
+    segments_per_second: f64,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut live = lock(&self.live);
+        *live = (*live - self.segments_per_second).max(0.0);
+    }
+}
+
+/// No code under the lock can panic half-way.
+fn lock(live: &Mutex<f64>) -> MutexGuard<'_, f64> {
+    live.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One running detection; freed when dropped.
@@ -31,6 +51,7 @@ impl Admission {
             slots: Arc::new(Semaphore::new(most)),
             most,
             closing,
+            live: Arc::default(),
         }
     }
 
@@ -51,6 +72,30 @@ impl Admission {
         })
     }
 
+    /// Room for a live stream that needs so many segments per second, where all of them together may
+    /// need `most`. The running ones go on whatever `most` has become.
+    ///
+    /// Fails with `ResourceExhausted`.
+    pub fn claim(&self, segments_per_second: f64, most: f64) -> Result<Claim> {
+        let mut live = lock(&self.live);
+        if *live + segments_per_second > most {
+            return Err(Error::exhausted(format!(
+                "the model scores {most:.2} segments per second for cameras, those running need {:.2} and this one {segments_per_second:.2} more: end one, give each less to do, or raise cameras.capacity_share",
+                *live
+            )));
+        }
+        *live += segments_per_second;
+        Ok(Claim {
+            live: Arc::clone(&self.live),
+            segments_per_second,
+        })
+    }
+
+    /// Segments per second that the running live streams need.
+    pub fn claimed(&self) -> f64 {
+        *lock(&self.live)
+    }
+
     /// Waits until no detection runs. Call it once `closing` has fired: a slot that is asked for
     /// meanwhile would wait behind it.
     pub async fn idle(&self) {
@@ -67,5 +112,27 @@ impl Admission {
     /// Most that may run.
     pub fn most(&self) -> usize {
         self.most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn the_stream_that_would_exceed_the_capacity_is_refused_and_a_place_is_given_back() {
+        let admission = Admission::new(8, CancellationToken::new());
+        let first = admission.claim(0.625, 1.3).unwrap();
+        let second = admission.claim(0.625, 1.3).unwrap();
+        let refused = admission.claim(0.625, 1.3).err().unwrap();
+        assert_eq!(refused.kind(), Kind::ResourceExhausted);
+        // A model that has become slower ends nobody.
+        assert!(admission.claim(0.1, 0.5).is_err());
+        assert!((admission.claimed() - 1.25).abs() < 1e-9);
+        drop(first);
+        let _third = admission.claim(0.625, 1.3).unwrap();
+        drop(second);
+        assert!((admission.claimed() - 0.625).abs() < 1e-9);
     }
 }

@@ -1,18 +1,20 @@
 //! DetectionService: each handler admits, starts and answers.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
-use tokio_stream::Empty;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     admission::Admission,
-    deadline, open,
+    deadline,
     proto::{self, detection_service_server::DetectionService},
-    responses::{Responses, responses},
-    session::{Session, SessionId, Shared},
+    responses::{Responses, WatchResponses, responses},
+    session::{Asked, Session, SessionId, Shared},
     status::{code, label, status},
 };
 use crate::{
@@ -35,21 +37,20 @@ fn refused(method: &'static str, id: &SessionId, error: &Error) -> Status {
     status(error, id.as_str())
 }
 
-#[tonic::async_trait]
-impl DetectionService for DetectionHandler {
-    type DetectStream = Responses;
-
-    async fn detect(
+impl DetectionHandler {
+    /// Admits a detection and starts it.
+    fn begin(
         &self,
-        request: Request<Streaming<proto::DetectRequest>>,
-    ) -> Result<Response<Responses>, Status> {
+        method: &'static str,
+        timeout: Option<Duration>,
+        asked: Asked,
+    ) -> Result<Responses, Status> {
         let id = SessionId::random();
         let slot = self
             .admission
             .admit()
-            .map_err(|error| refused("Detect", &id, &error))?;
-        let deadline = deadline::timeout(request.metadata())
-            .and_then(|timeout| Instant::now().checked_add(timeout));
+            .map_err(|error| refused(method, &id, &error))?;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let gone = CancellationToken::new();
         let (responder, end, responses) = responses(
             self.responses.response_queue_messages,
@@ -59,7 +60,7 @@ impl DetectionService for DetectionHandler {
         let session = Session {
             id,
             shared: self.shared.clone(),
-            requests: request.into_inner(),
+            asked,
             responder,
             end,
             gone,
@@ -68,22 +69,33 @@ impl DetectionService for DetectionHandler {
         };
         // The headers go out at once: some clients send nothing before they have them.
         tokio::spawn(session.run());
-        Ok(Response::new(responses))
+        Ok(responses)
+    }
+}
+
+#[tonic::async_trait]
+impl DetectionService for DetectionHandler {
+    type DetectStream = Responses;
+
+    async fn detect(
+        &self,
+        request: Request<Streaming<proto::DetectRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let timeout = deadline::timeout(request.metadata());
+        let asked = Asked::Detect(request.into_inner());
+        self.begin("Detect", timeout, asked).map(Response::new)
     }
 
-    type WatchStream = Empty<Result<proto::WatchResponse, Status>>;
+    type WatchStream = WatchResponses;
 
     async fn watch(
         &self,
         request: Request<proto::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let source = request.into_inner().source.unwrap_or_default();
-        let error = open::uri_source("source.uri", &source.uri);
-        Err(refused(
-            "Watch",
-            &SessionId::random(),
-            &error.context("Watch"),
-        ))
+    ) -> Result<Response<WatchResponses>, Status> {
+        let timeout = deadline::timeout(request.metadata());
+        let asked = Asked::Watch(request.into_inner());
+        self.begin("Watch", timeout, asked)
+            .map(|responses| Response::new(WatchResponses(responses)))
     }
 
     async fn report_feedback(
@@ -123,8 +135,9 @@ impl DetectionService for DetectionHandler {
                 queued_segments: count(load.queued),
                 queue_capacity: count(load.capacity),
                 segments_per_second: load.segments_per_second,
-                live_segments_per_second: 0.0,
-                live_segments_per_second_max: 0.0,
+                live_segments_per_second: self.admission.claimed(),
+                live_segments_per_second_max: load.segments_per_second
+                    * self.shared.cameras.capacity_share,
             }),
             started_at: Some(self.started.into()),
         }))

@@ -21,12 +21,14 @@ mod session;
 mod source;
 mod status;
 mod upload;
+mod uri;
 
 pub use profiles::{Profiles, Ready};
 pub use server::{Parts, serve};
 pub use source::OpenMedia;
 #[cfg(feature = "video")]
-pub use source::VideoMedia;
+pub use source::{LiveMedia, VideoMedia};
+pub use uri::UriSource;
 
 /// Names under which grpc.health.v1 answers; the empty one is the server as a whole.
 const SERVICES: [&str; 3] = [

@@ -8,8 +8,10 @@ use tonic::Streaming;
 use super::{
     options,
     proto::{self, DetectRequest, detect_request::Message, open::Source},
+    uri::{self, UriSource},
 };
 use crate::{
+    config::SourceSettings,
     error::{Error, Kind, Result},
     limits,
     pipeline::options::DetectOptions,
@@ -18,18 +20,28 @@ use crate::{
 /// What a detection was opened with.
 #[derive(Debug, PartialEq)]
 pub(super) struct Opening {
-    /// The upload's label.
-    pub name: String,
+    /// What is scored.
+    pub input: Input,
     /// Empty: the active profile.
     pub profile: String,
     /// What is wanted.
     pub options: DetectOptions,
 }
 
+/// What is scored.
+#[derive(Debug, PartialEq)]
+pub(super) enum Input {
+    /// Chunks follow; the upload's label.
+    Upload(String),
+    /// A URI.
+    Uri(UriSource),
+}
+
 /// Waits for the first message and checks it.
 pub(super) async fn opening(
     requests: &mut Streaming<DetectRequest>,
     timeout: Duration,
+    allowed: &SourceSettings,
 ) -> Result<Opening> {
     let first = time::timeout(timeout, requests.message())
         .await
@@ -40,7 +52,21 @@ pub(super) async fn opening(
             ))
         })?
         .map_err(|status| read_failed(&status))?;
-    check(first)
+    check(first, allowed)
+}
+
+/// Checks a request to watch.
+pub(super) fn watch(request: proto::WatchRequest, allowed: &SourceSettings) -> Result<Opening> {
+    let Some(source) = &request.source else {
+        return Err(wrong("source", "the request names no source"));
+    };
+    let input = Input::Uri(uri::parse("source", source, allowed)?);
+    at_most("profile", &request.profile, limits::PROFILE_NAME_MAX_BYTES)?;
+    Ok(Opening {
+        input,
+        profile: request.profile,
+        options: options::parse("options", request.options)?,
+    })
 }
 
 /// A message could not be read: the client left, or sent what is no message of ours.
@@ -65,7 +91,7 @@ pub(super) fn read_failed(status: &tonic::Status) -> Error {
     }
 }
 
-fn check(first: Option<DetectRequest>) -> Result<Opening> {
+fn check(first: Option<DetectRequest>, allowed: &SourceSettings) -> Result<Opening> {
     let Some(first) = first else {
         return Err(wrong(
             "open",
@@ -93,9 +119,16 @@ fn check(first: Option<DetectRequest>) -> Result<Opening> {
             ));
         }
     };
-    let name = match open.source {
-        Some(Source::Upload(upload)) => upload.name,
-        Some(Source::Uri(uri)) => return Err(uri_source("open.uri.uri", &uri.uri)),
+    let input = match open.source {
+        Some(Source::Upload(upload)) => {
+            at_most(
+                "open.upload.name",
+                &upload.name,
+                limits::UPLOAD_NAME_MAX_BYTES,
+            )?;
+            Input::Upload(upload.name)
+        }
+        Some(Source::Uri(source)) => Input::Uri(uri::parse("open.uri", &source, allowed)?),
         None => {
             return Err(wrong(
                 "open.source",
@@ -103,35 +136,31 @@ fn check(first: Option<DetectRequest>) -> Result<Opening> {
             ));
         }
     };
-    at_most("open.upload.name", &name, limits::UPLOAD_NAME_MAX_BYTES)?;
     at_most(
         "open.profile",
         &open.profile,
         limits::PROFILE_NAME_MAX_BYTES,
     )?;
     Ok(Opening {
-        name,
+        input,
         profile: open.profile,
         options: options::parse("open.options", open.options)?,
     })
 }
 
-/// Why a URI cannot be a source in this version. The URI itself, which may hold credentials, is
-/// not repeated.
-pub(super) fn uri_source(field: &str, uri: &str) -> Error {
-    if let Err(error) = at_most(field, uri, limits::URI_MAX_BYTES) {
-        return error;
-    }
-    match uri.split_once("://").map(|(scheme, _)| scheme) {
-        Some(scheme @ ("rtsp" | "rtsps" | "http" | "https" | "file")) => {
-            Error::unimplemented(format!(
-                "sources of scheme {scheme}:// are not part of this version: upload the video with `open.upload`"
-            ))
-        }
-        _ => wrong(
-            field,
-            "not a URI with one of the schemes rtsp, rtsps, http, https and file",
-        ),
+/// What a message after the first says to a URI source.
+pub(super) fn after_uri(request: DetectRequest) -> Result<()> {
+    match request.message {
+        Some(Message::Stop(proto::Stop {})) => Ok(()),
+        Some(Message::Open(_)) => Err(wrong("open", "a second `open` came: it must be sent once")),
+        Some(Message::Chunk(_)) => Err(wrong(
+            "chunk",
+            "a `chunk` came for a URI source: only `stop` may follow `open`",
+        )),
+        None => Err(wrong(
+            "stop",
+            "a message has no content that this version knows: only `stop` may follow `open`",
+        )),
     }
 }
 
@@ -178,6 +207,14 @@ fn wrong(field: &str, message: &str) -> Error {
 mod tests {
     use super::*;
 
+    fn allowed() -> SourceSettings {
+        SourceSettings {
+            schemes: vec![crate::config::Scheme::Rtsp],
+            file_roots: vec![],
+            allow_insecure_tls: false,
+        }
+    }
+
     fn upload(name: &str, profile: &str) -> Option<DetectRequest> {
         let open = proto::Open {
             source: Some(Source::Upload(proto::UploadSource { name: name.into() })),
@@ -194,11 +231,11 @@ mod tests {
 
     #[test]
     fn an_upload_opens() {
-        let opening = check(upload("a.mp4", "cam")).unwrap();
+        let opening = check(upload("a.mp4", "cam"), &allowed()).unwrap();
         assert_eq!(
             opening,
             Opening {
-                name: "a.mp4".into(),
+                input: Input::Upload("a.mp4".into()),
                 profile: "cam".into(),
                 options: DetectOptions {
                     provisional: true,
@@ -210,21 +247,9 @@ mod tests {
 
     #[test]
     fn names_have_bounds() {
-        let error = check(upload(&"a".repeat(257), "")).unwrap_err();
+        let error = check(upload(&"a".repeat(257), ""), &allowed()).unwrap_err();
         assert_eq!(error.field(), Some("open.upload.name"));
-        let error = check(upload("", &"p".repeat(65))).unwrap_err();
+        let error = check(upload("", &"p".repeat(65)), &allowed()).unwrap_err();
         assert_eq!(error.field(), Some("open.profile"));
-    }
-
-    #[test]
-    fn known_schemes_are_unimplemented_by_name_and_credentials_are_not_repeated() {
-        for scheme in ["rtsp", "rtsps", "http", "https", "file"] {
-            let error = uri_source("open.uri.uri", &format!("{scheme}://ann:secret@cam/1"));
-            assert_eq!(error.kind(), Kind::Unimplemented);
-            assert!(error.message().contains(scheme) && !error.message().contains("secret"));
-        }
-        for uri in ["", "camera", "gopher://x", &"r".repeat(2049)] {
-            assert_eq!(uri_source("source.uri", uri).kind(), Kind::InvalidArgument);
-        }
     }
 }

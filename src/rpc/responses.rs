@@ -17,8 +17,11 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
-use super::proto::DetectResponse;
-use crate::error::{Error, Result};
+use super::proto::{DetectResponse, WatchResponse};
+use crate::{
+    error::{Error, Result},
+    telemetry::server::response_dropped,
+};
 
 /// What tonic sends. Dropped when the client leaves or its connection dies, it fires `gone`.
 pub struct Responses {
@@ -72,6 +75,26 @@ impl Responder {
         }
     }
 
+    /// Queues a response that may be left out, unless half of the queue is taken already. Fails with
+    /// `Cancelled` where the client has left.
+    pub fn offer(&self, response: DetectResponse) -> Result<()> {
+        if self.queue.is_closed() {
+            return Err(left());
+        }
+        if self.queue.capacity() * 2 <= self.capacity {
+            response_dropped();
+            return Ok(());
+        }
+        match self.queue.try_send(response) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                response_dropped();
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(left()),
+        }
+    }
+
     /// Waits until the client has taken every response; fails like [`send`](Self::send), the time
     /// starting anew with each response it takes.
     pub async fn flush(&self) -> Result<()> {
@@ -121,6 +144,35 @@ impl Stream for Responses {
     }
 }
 
+/// The same for `Watch`.
+pub struct WatchResponses(pub Responses);
+
+impl Stream for WatchResponses {
+    type Item = Result<WatchResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let response = ready!(Pin::new(&mut self.0).poll_next(cx));
+        Poll::Ready(response.map(|response| response.map(watched)))
+    }
+}
+
+fn watched(response: DetectResponse) -> WatchResponse {
+    use super::proto::{detect_response::Message as From, watch_response::Message as To};
+    WatchResponse {
+        message: response.message.map(|message| match message {
+            From::Opened(m) => To::Opened(m),
+            From::FrameScores(m) => To::FrameScores(m),
+            From::EventStarted(m) => To::EventStarted(m),
+            From::EventUpdated(m) => To::EventUpdated(m),
+            From::EventEnded(m) => To::EventEnded(m),
+            From::Gap(m) => To::Gap(m),
+            From::Summary(m) => To::Summary(m),
+            From::SourceState(m) => To::SourceState(m),
+        }),
+        received_at: response.received_at,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_stream::StreamExt as _;
@@ -149,6 +201,28 @@ mod tests {
         let status = stream.next().await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_may_be_left_out_is_left_out_before_the_queue_is_full() {
+        let (responder, _end, mut stream) = responses(4, LONG, CancellationToken::new());
+        for _ in 0..5 {
+            responder.offer(DetectResponse::default()).unwrap();
+        }
+        assert_eq!(
+            responder.queue.capacity(),
+            2,
+            "half stays free for what must be said"
+        );
+        responder.send(DetectResponse::default()).await.unwrap();
+        for _ in 0..3 {
+            stream.next().await.unwrap().unwrap();
+        }
+        responder.offer(DetectResponse::default()).unwrap();
+        assert_eq!(responder.queue.capacity(), 3);
+        drop(stream);
+        let error = responder.offer(DetectResponse::default()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Cancelled);
     }
 
     #[tokio::test]

@@ -11,24 +11,29 @@ use tonic::{Code, Streaming};
 use tracing::Instrument as _;
 
 use super::{
-    admission::Slot,
+    admission::{Admission, Claim, Slot},
     convert::{self, Context},
-    open::{self, Opening},
-    profiles::Profiles,
-    proto::DetectRequest,
+    open::{self, Input, Opening},
+    profiles::{Profiles, Ready},
+    proto::{DetectRequest, WatchRequest},
     responses::{End, Responder},
     source::OpenMedia,
     status::{label, status},
     upload,
+    uri::UriSource,
 };
 use crate::{
+    config::{CameraSettings, SourceSettings},
     engine::{EngineHandle, Lane},
     error::{Error, Kind, Result},
     limits,
+    media::MediaSource,
     pipeline::{
         detect::{self, Detection},
-        event::{DetectEvent, Summary},
+        event::{DetectEvent, Stage, Summary},
+        prepare::OpenSource,
     },
+    segment::SegmentRule,
     telemetry::server,
 };
 
@@ -59,15 +64,35 @@ pub(super) struct Shared {
     pub media: Arc<dyn OpenMedia>,
     pub open_timeout: Duration,
     pub upload_buffer_bytes: usize,
+    pub sources: SourceSettings,
+    pub cameras: CameraSettings,
+    pub admission: Admission,
+    /// Fires when the shutdown begins: live streams end now, uploads within its grace.
+    pub closing: CancellationToken,
     /// Fires when the shutdown's grace is over.
     pub ending: CancellationToken,
+}
+
+/// How a detection was asked for.
+pub(super) enum Asked {
+    Detect(Streaming<DetectRequest>),
+    Watch(WatchRequest),
+}
+
+impl Asked {
+    const fn method(&self) -> &'static str {
+        match self {
+            Asked::Detect(_) => "Detect",
+            Asked::Watch(_) => "Watch",
+        }
+    }
 }
 
 /// A detection that was admitted.
 pub(super) struct Session {
     pub id: SessionId,
     pub shared: Arc<Shared>,
-    pub requests: Streaming<DetectRequest>,
+    pub asked: Asked,
     pub responder: Responder,
     pub end: End,
     /// Fires when the response stream is dropped: the client left or its connection died.
@@ -87,7 +112,7 @@ impl Session {
         let Session {
             id,
             shared,
-            requests,
+            asked,
             responder,
             end,
             gone,
@@ -97,9 +122,12 @@ impl Session {
         let cancel = CancellationToken::new();
         // Cancels the work on every way out, a panic included.
         let cancel_on_exit = cancel.clone().drop_guard();
+        let method = asked.method();
         let mut work = Work {
             job: None,
             cancel: cancel.clone(),
+            stop: CancellationToken::new(),
+            claim: None,
         };
         let outcome = tokio::select! {
             biased;
@@ -108,14 +136,14 @@ impl Session {
                 Err(Error::unavailable("the server is shutting down; start again elsewhere or later"))
             }
             () = passed(deadline) => Err(Error::deadline("the client's deadline passed")),
-            outcome = work.detect(&id, &shared, requests, &responder) => outcome,
+            outcome = work.detect(&id, &shared, asked, &responder) => outcome,
         };
         drop(cancel_on_exit);
         let ended = outcome
             .as_ref()
             .map_or_else(|error| super::status::code(error.kind()), |_| Code::Ok);
         report(&outcome);
-        server::rpc_ended("Detect", label(ended));
+        server::rpc_ended(method, label(ended));
         drop(responder);
         // A client that has left needs no status.
         let _ = end.send(
@@ -132,6 +160,24 @@ impl Session {
 struct Work {
     job: Option<tokio::task::JoinHandle<Result<Summary>>>,
     cancel: CancellationToken,
+    /// Ends a URI source in an orderly way.
+    stop: CancellationToken,
+    claim: Option<Claim>,
+}
+
+/// Where frames come from, and who may speak to it.
+struct Source {
+    open: OpenSource,
+    lane: Lane,
+    /// For live sources: how old a segment may be.
+    max_delay: Option<Duration>,
+    control: Control,
+}
+
+/// What the client may still say.
+enum Control {
+    Upload(Streaming<DetectRequest>, upload::UploadSender),
+    Uri(Option<Streaming<DetectRequest>>),
 }
 
 impl Work {
@@ -139,35 +185,39 @@ impl Work {
         &mut self,
         id: &SessionId,
         shared: &Shared,
-        mut requests: Streaming<DetectRequest>,
+        asked: Asked,
         responder: &Responder,
     ) -> Result<Summary> {
-        let opening = open::opening(&mut requests, shared.open_timeout).await?;
+        let (opening, requests) = match asked {
+            Asked::Detect(mut requests) => {
+                let opening =
+                    open::opening(&mut requests, shared.open_timeout, &shared.sources).await?;
+                (opening, Some(requests))
+            }
+            Asked::Watch(request) => (open::watch(request, &shared.sources)?, None),
+        };
         let Opening {
-            name,
+            input,
             profile,
             options,
         } = opening;
         let profile = shared.profiles.get(&profile)?;
-        tracing::info!(upload = ?name, profile = profile.name(), provisional = options.provisional, "opened");
         let context = Context {
             session_id: id.to_string(),
             profile: profile.name().to_owned(),
             profile_version: profile.version().to_owned(),
         };
-        let (sender, chunks) = upload::upload(shared.upload_buffer_bytes);
-        let media = shared.media.clone();
-        let token = self.cancel.clone();
-        let source = Box::new(move || media.open_upload(Box::new(chunks), token));
+        let source = self.source(shared, input, &profile, requests)?;
+        let live = source.max_delay.is_some();
         let detection = Detection {
             profile: profile.profile(),
             options,
-            lane: Lane::Upload,
-            max_delay: None,
+            lane: source.lane,
+            max_delay: source.max_delay,
         };
         let (events, received) = mpsc::channel(limits::EVENT_QUEUE);
         let job = detect::run(
-            source,
+            source.open,
             detection,
             shared.engine.clone(),
             events,
@@ -176,15 +226,67 @@ impl Work {
         let job = self.job.insert(tokio::spawn(job.in_current_span()));
         let results = async {
             // The events end before the job does.
-            forward(&context, received, responder).await?;
+            forward(&context, live, received, responder).await?;
             let summary = joined(job.await)?;
             responder.flush().await?;
+            if live && shared.closing.is_cancelled() {
+                return Err(Error::unavailable(
+                    "draining: the server shuts down; watch the camera elsewhere or later",
+                ));
+            }
             Ok(summary)
+        };
+        let drained = async {
+            if live {
+                shared.closing.cancelled().await;
+                self.stop.cancel();
+            }
+            std::future::pending().await
         };
         tokio::select! {
             biased;
-            error = feed(requests, sender) => Err(error),
+            error = control(source.control, &self.stop) => Err(error),
             outcome = results => outcome,
+            () = drained => Err(Error::internal("a wait without an end ended")),
+        }
+    }
+
+    fn source(
+        &mut self,
+        shared: &Shared,
+        input: Input,
+        profile: &Ready,
+        requests: Option<Streaming<DetectRequest>>,
+    ) -> Result<Source> {
+        let media = shared.media.clone();
+        let (cancel, stop) = (self.cancel.clone(), self.stop.clone());
+        match (input, requests) {
+            (Input::Upload(name), Some(requests)) => {
+                tracing::info!(upload = ?name, profile = profile.name(), "opened");
+                let (sender, chunks) = upload::upload(shared.upload_buffer_bytes);
+                Ok(Source {
+                    open: Box::new(move || media.open_upload(Box::new(chunks), cancel)),
+                    lane: Lane::Upload,
+                    max_delay: None,
+                    control: Control::Upload(requests, sender),
+                })
+            }
+            (Input::Upload(_), None) => {
+                Err(Error::internal("an upload without a stream of chunks"))
+            }
+            (Input::Uri(source), requests) => {
+                tracing::info!(uri = source.shown(), profile = profile.name(), "opened");
+                let live = source.is_live();
+                if live {
+                    self.claim = Some(claim(shared, profile)?);
+                }
+                Ok(Source {
+                    lane: if live { Lane::Live } else { Lane::Upload },
+                    max_delay: live.then_some(shared.cameras.max_delay),
+                    control: Control::Uri(requests),
+                    open: Box::new(move || open_uri(media.as_ref(), source, stop, cancel)),
+                })
+            }
         }
     }
 
@@ -199,6 +301,54 @@ impl Work {
             tracing::warn!("the decoder did not stop within {:?}", limits::WIND_DOWN);
             job.abort();
         }
+    }
+}
+
+/// Room for a live stream with this profile, if the model can keep up with it.
+fn claim(shared: &Shared, profile: &Ready) -> Result<Claim> {
+    let rule = profile.profile().segment;
+    let SegmentRule::Seconds(seconds) = rule else {
+        return Err(Error::precondition(format!(
+            "the profile {} cuts video by frames, but the frame rate of a camera cannot be believed: calibrate one by time (headhunt calibrate --segment-seconds)",
+            profile.name()
+        )));
+    };
+    let measured = shared.engine.load().segments_per_second;
+    let most = if measured > 0.0 {
+        measured * shared.cameras.capacity_share
+    } else {
+        // Not known before the first pass: a wrong guess would refuse everybody.
+        f64::INFINITY
+    };
+    shared.admission.claim(1.0 / seconds, most)
+}
+
+fn open_uri(
+    media: &dyn OpenMedia,
+    source: UriSource,
+    stop: CancellationToken,
+    cancel: CancellationToken,
+) -> Result<Box<dyn MediaSource>> {
+    media.open_uri(source, stop, cancel)
+}
+
+/// Listens to the client. Returns only with an error: after its last word it waits for the
+/// detection's end.
+async fn control(control: Control, stop: &CancellationToken) -> Error {
+    match control {
+        Control::Upload(requests, sender) => feed(requests, sender).await,
+        Control::Uri(None) => std::future::pending().await,
+        Control::Uri(Some(mut requests)) => loop {
+            match requests.message().await {
+                Ok(Some(request)) => match open::after_uri(request) {
+                    Ok(()) => stop.cancel(),
+                    Err(error) => return error,
+                },
+                // A half-close does not end a URI source.
+                Ok(None) => return std::future::pending().await,
+                Err(status) => return open::read_failed(&status),
+            }
+        },
     }
 }
 
@@ -227,11 +377,20 @@ async fn feed(mut requests: Streaming<DetectRequest>, upload: upload::UploadSend
 
 async fn forward(
     context: &Context,
+    live: bool,
     mut events: mpsc::Receiver<DetectEvent>,
     responder: &Responder,
 ) -> Result<()> {
     while let Some(event) = events.recv().await {
-        responder.send(convert::response(context, event)).await?;
+        // A camera goes on while its reader is slow: what will be said again is left out first.
+        let optional = live
+            && matches!(&event, DetectEvent::Scores(scores) if scores.stage == Stage::Provisional);
+        let response = convert::response(context, event);
+        if optional {
+            responder.offer(response)?;
+        } else {
+            responder.send(response).await?;
+        }
     }
     Ok(())
 }

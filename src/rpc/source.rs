@@ -1,9 +1,10 @@
-//! The seam to whatever turns bytes into frames.
+//! The seam to whatever turns bytes and addresses into frames.
 
 use tokio_util::sync::CancellationToken;
 
+use super::uri::UriSource;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     media::{ChunkSource, MediaSource},
 };
 
@@ -19,6 +20,20 @@ pub trait OpenMedia: Send + Sync + 'static {
         chunks: Box<dyn ChunkSource>,
         cancel: CancellationToken,
     ) -> Result<Box<dyn MediaSource>>;
+
+    /// Opens a URI source that the configuration allows. `stop` ends it in an orderly way.
+    fn open_uri(
+        &self,
+        source: UriSource,
+        stop: CancellationToken,
+        cancel: CancellationToken,
+    ) -> Result<Box<dyn MediaSource>> {
+        let _ = (stop, cancel);
+        Err(Error::unimplemented(format!(
+            "{} cannot be opened here: this decoder takes uploads alone",
+            source.shown()
+        )))
+    }
 }
 
 /// The decoder of the `video` room.
@@ -26,6 +41,19 @@ pub trait OpenMedia: Send + Sync + 'static {
 pub struct VideoMedia {
     /// What one source may use.
     pub limits: crate::video::VideoLimits,
+    /// How cameras are reached; `None`: not at all.
+    pub live: Option<LiveMedia>,
+}
+
+/// How cameras are reached.
+#[cfg(feature = "video")]
+pub struct LiveMedia {
+    /// The client of all of them.
+    pub client: crate::rtsp::Client,
+    /// Packets without a picture for so long are a failure.
+    pub picture_timeout: std::time::Duration,
+    /// Where their connections run.
+    pub runtime: tokio::runtime::Handle,
 }
 
 #[cfg(feature = "video")]
@@ -37,5 +65,38 @@ impl OpenMedia for VideoMedia {
     ) -> Result<Box<dyn MediaSource>> {
         use crate::video::{Input, open};
         open(Input::Upload(chunks), &self.limits, cancel)
+    }
+
+    fn open_uri(
+        &self,
+        source: UriSource,
+        stop: CancellationToken,
+        cancel: CancellationToken,
+    ) -> Result<Box<dyn MediaSource>> {
+        use super::uri::below_roots;
+        use crate::video::{Input, live, open};
+        match source {
+            UriSource::File { path, roots } => {
+                let path = below_roots(&path, &roots)?;
+                open(Input::File(path), &self.limits, cancel)
+            }
+            UriSource::Camera { url, access } => {
+                let Some(media) = &self.live else {
+                    return Err(Error::unimplemented("this server reaches no cameras"));
+                };
+                let camera = live::Camera {
+                    client: media.client.clone(),
+                    url,
+                    access,
+                };
+                let options = live::LiveOptions {
+                    limits: self.limits.clone(),
+                    clock: media.client.clock.clone(),
+                    picture_timeout: media.picture_timeout,
+                    runtime: media.runtime.clone(),
+                };
+                live::open(std::sync::Arc::new(camera), options, stop, cancel)
+            }
+        }
     }
 }

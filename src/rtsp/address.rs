@@ -162,7 +162,11 @@ fn credentials(url: &url::Url) -> Result<Option<Credentials>> {
 
 /// Undoes `%41`; a percent sign without two hexadecimal digits stays. `None` if it is no UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
-    let hex = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let hex = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -4,9 +4,30 @@
 //! to before anything is sent to it (also after a redirect), whose certificate is believed, and how
 //! exactly a camera failed. Messages, session descriptions, digests and TLS come from libraries.
 
+mod address;
+mod auth;
+mod connection;
+mod dial;
+mod dialogue;
+mod failure;
+mod open;
+mod receiver;
+mod rtcp;
+mod rtp;
+mod sdp;
+mod sequence;
+mod session;
+mod stream;
+mod tls;
+mod transport;
+mod udp;
+mod wire;
+
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::clock::Clock;
+
+pub use self::{address::Url, session::Session};
 
 /// How RTP packets travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

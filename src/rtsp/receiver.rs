@@ -148,7 +148,10 @@ mod tests {
         for reordering in [false, true] {
             let mut receiver = receiver(reordering);
             assert!(receiver.push(packet(96, 10, 1000, 1), Duration::ZERO));
-            assert!(receiver.push(packet(0xe0, 11, 4600, 1), Duration::ZERO), "marker");
+            assert!(
+                receiver.push(packet(0xe0, 11, 4600, 1), Duration::ZERO),
+                "marker"
+            );
             assert!(receiver.push(packet(96, 500, 4_294_967_000, 2), Duration::ZERO));
             assert!(receiver.push(packet(96, 501, 3000, 2), Duration::ZERO));
             assert_eq!(
@@ -166,7 +169,10 @@ mod tests {
         assert!(!receiver.push(packet(97, 10, 1000, 1), Duration::ZERO));
         assert!(!receiver.push(Bytes::from_static(b"junk"), Duration::ZERO));
         assert!(receiver.push(packet(96, 10, 1000, 1), Duration::ZERO));
-        assert!(!receiver.push(packet(96, 10, 1000, 1), Duration::ZERO), "again");
+        assert!(
+            !receiver.push(packet(96, 10, 1000, 1), Duration::ZERO),
+            "again"
+        );
         assert_eq!(popped(&mut receiver), [(1000, 0)]);
     }
 

@@ -189,7 +189,7 @@ mod tests {
             }
         );
         // Cut or foreign: as far as it goes.
-        assert_eq!(read(&compound[..compound.len() - 1]).leaving, []);
+        assert!(read(&compound[..compound.len() - 1]).leaving.is_empty());
         assert_eq!(read(&[0x00, 203, 0, 0]), Heard::default());
     }
 

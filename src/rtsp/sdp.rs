@@ -54,9 +54,11 @@ pub(super) fn choose(body: &[u8]) -> Result<Chosen, Failure> {
             track_control: control(&media.attributes),
             session_control: description.control,
         }),
-        None if description.medias.is_empty() && !body.trim_ascii_start().starts_with(b"v=") => Err(
-            Failure::protocol("the camera's description of its stream is no SDP"),
-        ),
+        None if description.medias.is_empty() && !body.trim_ascii_start().starts_with(b"v=") => {
+            Err(Failure::protocol(
+                "the camera's description of its stream is no SDP",
+            ))
+        }
         None => Err(Failure::new(
             FailureKind::UnsupportedCodec,
             format!(

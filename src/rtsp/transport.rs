@@ -45,10 +45,7 @@ pub(super) fn granted_interleaved(answer: Option<&str>) -> Result<Granted, Failu
 
 /// Reads the answer to [`datagrams`]. `camera` is the address that was connected to; packets from
 /// another `source` are not taken, whatever the answer says.
-pub(super) fn granted_datagrams(
-    answer: Option<&str>,
-    camera: IpAddr,
-) -> Result<Granted, Failure> {
+pub(super) fn granted_datagrams(answer: Option<&str>, camera: IpAddr) -> Result<Granted, Failure> {
     let Some(answer) = answer else {
         return Ok(Granted::Datagrams(None));
     };
@@ -134,7 +131,10 @@ mod tests {
         for (answer, channels) in [
             ("RTP/AVP/TCP;unicast;interleaved=4-5;ssrc=1a2b", (4, 5)),
             ("RTP/AVP/TCP;interleaved=6", (6, 7)),
-            ("RTP/AVP/TCP;unicast; Interleaved = 8 - 9 ;mode=\"PLAY\"", (8, 9)),
+            (
+                "RTP/AVP/TCP;unicast; Interleaved = 8 - 9 ;mode=\"PLAY\"",
+                (8, 9),
+            ),
             ("RTP/AVP/TCP;unicast", (0, 1)),
         ] {
             assert_eq!(

@@ -8,6 +8,8 @@ pub const RPCS: &str = "headhunt_rpcs_total";
 pub const STREAMS: &str = "headhunt_streams";
 /// Bytes of uploads that were received.
 pub const UPLOAD_BYTES: &str = "headhunt_upload_bytes_total";
+/// Provisional responses that a slow reader did not get.
+pub const RESPONSES_DROPPED: &str = "headhunt_responses_dropped_total";
 /// How long detections lasted.
 pub const STREAM_SECONDS: &str = "headhunt_stream_duration_seconds";
 
@@ -20,6 +22,10 @@ pub(super) fn describe() {
         metrics::Unit::Bytes,
         "Bytes of uploads that were received"
     );
+    describe_counter!(
+        RESPONSES_DROPPED,
+        "Provisional responses that a slow reader did not get"
+    );
     describe_histogram!(
         STREAM_SECONDS,
         metrics::Unit::Seconds,
@@ -31,6 +37,11 @@ pub(super) fn describe() {
 /// the number of series is bounded.
 pub fn rpc_ended(method: &'static str, code: &'static str) {
     counter!(RPCS, "method" => method, "code" => code).increment(1);
+}
+
+/// A response was left out.
+pub fn response_dropped() {
+    counter!(RESPONSES_DROPPED).increment(1);
 }
 
 /// Upload bytes arrived.

@@ -8,6 +8,7 @@
 //! - `spool`, `reservoir`: the capped temporary file for those that need random access, read
 //!   when it is whole or while it grows.
 //! - [`encode`]: the other way, RGB to H.264, for the demo's clips.
+//! - [`camera`]: a file served over RTSP for ever, for tests and trials.
 //! - `codec`: which parser and decoder.
 //! - `graph`, `track`: the GStreamer pipeline; `pump`: what feeds it; `decode`: the source that
 //!   pulls it.
@@ -18,6 +19,7 @@
 //! - [`convert`], `orient`, `picture`: planes to upright RGB.
 
 mod boxes;
+pub mod camera;
 mod codec;
 pub mod convert;
 mod decode;

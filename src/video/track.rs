@@ -242,7 +242,7 @@ fn check_header(buffer: &gst::BufferRef, codec: &Codec, limits: &VideoLimits) ->
 
 /// A segment event without an end. A fragmented MP4 declares its duration without the delay that
 /// reordering adds, or before the last fragments were written; its last frames would be cut off.
-fn without_stop(event: &gst::EventRef) -> Option<gst::Event> {
+pub(super) fn without_stop(event: &gst::EventRef) -> Option<gst::Event> {
     let gst::EventView::Segment(segment) = event.view() else {
         return None;
     };

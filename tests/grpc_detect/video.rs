@@ -25,7 +25,7 @@ async fn start(toml: &str, adjust: impl FnOnce(&mut VideoLimits)) -> TestServer 
         ..VideoLimits::default()
     };
     adjust(&mut limits);
-    TestServer::with(toml, Arc::new(VideoMedia { limits })).await
+    TestServer::with(toml, Arc::new(VideoMedia { limits, live: None })).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -138,7 +138,11 @@ impl Report {
         let (Some(first), Some(last)) = (scores.frames.first(), scores.frames.last()) else {
             return;
         };
-        self.shown += scores.frames.iter().map(|frame| frame.duration).sum();
+        self.shown += scores
+            .frames
+            .iter()
+            .map(|frame| frame.duration)
+            .sum::<Duration>();
         self.segments.push(Segment {
             first_frame: first.index,
             frames: scores.frames.len() as u64,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{DeviceChoice, LogFormat};
+use crate::config::{DeviceChoice, LogFormat, Scheme};
 
 fn load(file: &str, variables: &[(&str, &str)], overrides: &Overrides) -> Result<Settings> {
     let environment = Environment::of(
@@ -107,6 +107,12 @@ fn nonsense_is_refused_with_the_key() {
         ("streams.upload_buffer_bytes", "1"),
         ("streams.response_queue_messages", "0"),
         ("streams.slow_reader_timeout_s", "3601"),
+        ("sources.schemes", "'gopher'"),
+        ("sources.allow_insecure_tls", "'perhaps'"),
+        ("cameras.connect_timeout_s", "0"),
+        ("cameras.silence_timeout_s", "0.1"),
+        ("cameras.max_delay_s", "nan"),
+        ("cameras.capacity_share", "-1.0"),
         ("http2.stream_window_bytes", "2147483648"),
         ("http2.keepalive_timeout_s", "0"),
         ("shutdown.grace_s", "'soon'"),
@@ -118,6 +124,24 @@ fn nonsense_is_refused_with_the_key() {
         let message = refusal("", &[(&name, value.trim_matches('\''))]);
         assert!(message.contains(key), "{name}={value}: {message}");
     }
+}
+
+#[test]
+fn lists_come_as_lists_or_with_commas() {
+    let file = "sources.schemes = ['rtsps', 'file']\nsources.file_roots = ['/srv/a', '/srv/b']";
+    let settings = load(file, &[], &Overrides::default()).unwrap();
+    assert_eq!(settings.sources.schemes, [Scheme::Rtsps, Scheme::File]);
+    let variables = [
+        ("HEADHUNT__SOURCES__SCHEMES", "rtsp, file"),
+        ("HEADHUNT__SOURCES__FILE_ROOTS", "/srv/clips"),
+    ];
+    let settings = load(file, &variables, &Overrides::default()).unwrap();
+    assert_eq!(settings.sources.schemes, [Scheme::Rtsp, Scheme::File]);
+    assert_eq!(
+        settings.sources.file_roots,
+        [std::path::Path::new("/srv/clips")]
+    );
+    assert!(refusal("sources.schemes = ['file']", &[]).contains("sources.file_roots"));
 }
 
 #[test]

@@ -14,9 +14,15 @@ fn refused(text: &str) -> String {
 #[test]
 fn ports_and_schemes_have_their_defaults() {
     let plain = parsed("rtsp://cam.example/live");
-    assert_eq!((plain.host(), plain.port(), plain.is_tls()), ("cam.example", 554, false));
+    assert_eq!(
+        (plain.host(), plain.port(), plain.is_tls()),
+        ("cam.example", 554, false)
+    );
     let tls = parsed("RTSPS://Cam.example:8322/live");
-    assert_eq!((tls.host(), tls.port(), tls.is_tls()), ("Cam.example", 8322, true));
+    assert_eq!(
+        (tls.host(), tls.port(), tls.is_tls()),
+        ("Cam.example", 8322, true)
+    );
     assert_eq!(parsed("rtsps://cam").port(), 322);
     let six = parsed("rtsp://[fd00::1]:8554/a");
     assert_eq!(six.host(), "fd00::1");
@@ -31,11 +37,29 @@ fn credentials_leave_the_request_and_are_decoded() {
     assert_eq!(credentials.username, "admin");
     assert_eq!(credentials.password, "p@ss:/ wä");
     assert!(parsed("rtsp://10.0.0.7/").credentials().is_none());
-    assert_eq!(parsed("rtsp://me@10.0.0.7/").credentials().unwrap().password, "");
+    assert_eq!(
+        parsed("rtsp://me@10.0.0.7/")
+            .credentials()
+            .unwrap()
+            .password,
+        ""
+    );
     // An at sign that was not escaped belongs to the password.
-    assert_eq!(parsed("rtsp://a:p@ss@10.0.0.7/").credentials().unwrap().password, "p@ss");
+    assert_eq!(
+        parsed("rtsp://a:p@ss@10.0.0.7/")
+            .credentials()
+            .unwrap()
+            .password,
+        "p@ss"
+    );
     // Nor is a lone percent sign worth a refusal.
-    assert_eq!(parsed("rtsp://a:5%@10.0.0.7/").credentials().unwrap().password, "5%");
+    assert_eq!(
+        parsed("rtsp://a:5%@10.0.0.7/")
+            .credentials()
+            .unwrap()
+            .password,
+        "5%"
+    );
 }
 
 #[test]
@@ -46,7 +70,11 @@ fn nothing_printed_holds_credentials_or_the_query() {
         "rtsp://s3cret@cam/live",
     ] {
         let url = parsed(text);
-        for shown in [url.to_string(), format!("{url:?}"), format!("{:#?}", Some(&url))] {
+        for shown in [
+            url.to_string(),
+            format!("{url:?}"),
+            format!("{:#?}", Some(&url)),
+        ] {
             assert!(!shown.contains("s3cret"), "{shown}");
         }
     }
@@ -79,7 +107,10 @@ fn refusals_do_not_repeat_the_url() {
         "rtsp://u:s3cret@[::1/",
     ] {
         let message = refused(text);
-        assert!(!message.contains("s3cret") && !message.contains("s3"), "{message}");
+        assert!(
+            !message.contains("s3cret") && !message.contains("s3"),
+            "{message}"
+        );
     }
     refused(&format!("rtsp://cam/{}", "a".repeat(limits::URI_MAX_BYTES)));
 }
@@ -89,7 +120,12 @@ fn redirects_keep_credentials_on_the_same_host_alone() {
     let from = parsed("rtsp://admin:s3cret@cam/live");
     let same = from.redirected(" rtsp://CAM:8554/other ").unwrap();
     assert_eq!(same.credentials().unwrap().password, "s3cret");
-    assert!(from.redirected("rtsp://cam2/live").unwrap().credentials().is_none());
+    assert!(
+        from.redirected("rtsp://cam2/live")
+            .unwrap()
+            .credentials()
+            .is_none()
+    );
     assert!(from.redirected("http://cam/live").is_err());
     assert!(from.redirected("/live").is_err());
     assert!(from.redirected("rtsps://cam/live").is_ok());

@@ -71,11 +71,15 @@ fn other_codecs_and_static_types() {
     let h265 = "v=0\r\nm=video 0 RTP/AVP 98\r\na=rtpmap:98 hevc/90000\r\n";
     assert_eq!(text(h265).unwrap().track.codec, Codec::H265);
     let jpeg = text("v=0\r\nm=video 0 RTP/AVP 26\r\n").unwrap().track;
-    assert_eq!((jpeg.codec, jpeg.payload_type, jpeg.clock_rate), (Codec::Mjpeg, 26, 90_000));
+    assert_eq!(
+        (jpeg.codec, jpeg.payload_type, jpeg.clock_rate),
+        (Codec::Mjpeg, 26, 90_000)
+    );
     let zero = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/0\r\n";
     assert_eq!(text(zero).unwrap().track.clock_rate, 90_000);
     // The second format and the second track, where the first cannot be taken.
-    let second = "v=0\r\nm=video 0 RTP/AVP 97 96\r\na=rtpmap:97 VP8/90000\r\na=rtpmap:96 H264/90000\r\n";
+    let second =
+        "v=0\r\nm=video 0 RTP/AVP 97 96\r\na=rtpmap:97 VP8/90000\r\na=rtpmap:96 H264/90000\r\n";
     assert_eq!(text(second).unwrap().track.payload_type, 96);
     let other = "v=0\r\nm=video 0 RTP/AVP 97\r\na=rtpmap:97 VP8/90000\r\na=control:a\r\n\
         m=video 0 RTP/AVP 26\r\na=control:b\r\n";
@@ -108,10 +112,19 @@ fn control_urls() {
     let base = "rtsp://cam/live/";
     assert_eq!(url(base, None).unwrap(), base);
     assert_eq!(url(base, Some("*")).unwrap(), base);
-    assert_eq!(url(base, Some("trackID=1")).unwrap(), "rtsp://cam/live/trackID=1");
-    assert_eq!(url("rtsp://cam/live", Some("a/b")).unwrap(), "rtsp://cam/live/a/b");
+    assert_eq!(
+        url(base, Some("trackID=1")).unwrap(),
+        "rtsp://cam/live/trackID=1"
+    );
+    assert_eq!(
+        url("rtsp://cam/live", Some("a/b")).unwrap(),
+        "rtsp://cam/live/a/b"
+    );
     assert_eq!(url(base, Some("/other")).unwrap(), "rtsp://cam/other");
-    assert_eq!(url("rtsp://cam/l?c=1", Some("t=1")).unwrap(), "rtsp://cam/l?c=1/t=1");
+    assert_eq!(
+        url("rtsp://cam/l?c=1", Some("t=1")).unwrap(),
+        "rtsp://cam/l?c=1/t=1"
+    );
     assert_eq!(
         url(base, Some("rtsp://a:b@10.0.0.7:554/x/t?q#f")).unwrap(),
         "rtsp://10.0.0.7:554/x/t?q"

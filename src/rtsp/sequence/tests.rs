@@ -25,7 +25,11 @@ fn ticks_begin_at_the_first_value_and_pass_the_wrap() {
     let mut ticks = Ticks::default();
     assert_eq!(ticks.unwrap(u32::MAX - 1), i64::from(u32::MAX) - 1);
     assert_eq!(ticks.unwrap(1), i64::from(u32::MAX) + 2);
-    assert_eq!(ticks.unwrap(u32::MAX), i64::from(u32::MAX), "back over the wrap");
+    assert_eq!(
+        ticks.unwrap(u32::MAX),
+        i64::from(u32::MAX),
+        "back over the wrap"
+    );
     assert_eq!(ticks.unwrap(0), 1 << 32);
 }
 
@@ -94,16 +98,25 @@ fn patience_ends_by_count() {
 #[test]
 fn far_jumps_restart_at_once_where_the_transport_keeps_order() {
     let mut order = Order::new(0, WAIT);
-    assert_eq!(pushed(&mut order, &[10, 3010], at(0)), [(10, 0), (3010, 2999)]);
+    assert_eq!(
+        pushed(&mut order, &[10, 3010], at(0)),
+        [(10, 0), (3010, 2999)]
+    );
     assert_eq!(pushed(&mut order, &[6011], at(0)), [(6011, 0)]);
-    assert_eq!(pushed(&mut order, &[6012, 5900], at(0)), [(6012, 0), (5900, 0)]);
+    assert_eq!(
+        pushed(&mut order, &[6012, 5900], at(0)),
+        [(6012, 0), (5900, 0)]
+    );
     assert_eq!(pushed(&mut order, &[5902], at(0)), [(5902, 1)]);
 }
 
 #[test]
 fn far_jumps_are_confirmed_where_it_does_not() {
     let mut order = Order::new(64, WAIT);
-    assert_eq!(pushed(&mut order, &[10, 11, 40_000, 12], at(0)), [(10, 0), (11, 0), (12, 0)]);
+    assert_eq!(
+        pushed(&mut order, &[10, 11, 40_000, 12], at(0)),
+        [(10, 0), (11, 0), (12, 0)]
+    );
     assert_eq!(
         pushed(&mut order, &[14, 40_001, 40_000], at(0)),
         [(14, 1), (40_000, 0), (40_001, 0)],

@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, sync::mpsc, task::AbortHandle};
 
 use crate::{
     limits::LIVE_PACKETS_MAX,
-    rtsp::{Failure, FailureKind, Packet, Track},
+    rtsp::{Access, Client, Failure, FailureKind, Packet, Session, Track, Url},
 };
 
 /// A wait for the network.
@@ -25,6 +25,35 @@ pub trait Packets: Send {
 
     /// The next packet. Dropping the future loses nothing.
     fn next(&mut self) -> Pending<'_, Packet>;
+}
+
+/// A camera's address and how it is reached.
+pub struct Camera {
+    /// What all sessions have in common.
+    pub client: Client,
+    /// Its address.
+    pub url: Url,
+    /// How it is reached.
+    pub access: Access,
+}
+
+impl Dial for Camera {
+    fn dial(&self) -> Pending<'_, Box<dyn Packets>> {
+        Box::pin(async {
+            let session = self.client.open(&self.url, &self.access).await?;
+            Ok(Box::new(session) as Box<dyn Packets>)
+        })
+    }
+}
+
+impl Packets for Session {
+    fn track(&self) -> &Track {
+        Session::track(self)
+    }
+
+    fn next(&mut self) -> Pending<'_, Packet> {
+        Box::pin(Session::next(self))
+    }
 }
 
 /// What the task hands over: a track, then packets; a failure ends it.

@@ -14,7 +14,7 @@ mod connection;
 mod line;
 mod policy;
 
-pub use attempt::{Dial, Packets, Pending};
+pub use attempt::{Camera, Dial, Packets, Pending};
 
 use std::{
     collections::VecDeque,

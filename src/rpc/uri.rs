@@ -1,0 +1,294 @@
+//! URI sources: what a request may name.
+
+use std::path::{Path, PathBuf};
+
+use super::proto::{self, tls_trust};
+use crate::{
+    config::{Scheme, SourceSettings},
+    error::{Error, Kind, Result},
+    limits, rtsp,
+};
+
+/// A URI source that the configuration allows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UriSource {
+    /// A camera; goes on until it is stopped.
+    Camera {
+        /// Its address.
+        url: rtsp::Url,
+        /// How it is reached.
+        access: rtsp::Access,
+    },
+    /// A file of the server's, below one of these folders.
+    File {
+        /// As the request has it.
+        path: PathBuf,
+        /// Where files may be.
+        roots: Vec<PathBuf>,
+    },
+}
+
+impl UriSource {
+    /// Whether time goes on whether or not it is read.
+    pub fn is_live(&self) -> bool {
+        matches!(self, UriSource::Camera { .. })
+    }
+
+    /// For logs: nothing secret.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            UriSource::Camera { url, .. } => url.to_string(),
+            UriSource::File { path, .. } => path.display().to_string(),
+        }
+    }
+}
+
+/// Checks a request's source; `field` is where it stands. The URI, which may hold credentials, is
+/// not repeated.
+pub(super) fn parse(
+    field: &str,
+    source: &proto::UriSource,
+    allowed: &SourceSettings,
+) -> Result<UriSource> {
+    let at = |name: &str| format!("{field}.{name}");
+    let uri = &source.uri;
+    if uri.len() > limits::URI_MAX_BYTES {
+        return Err(Error::invalid(format!(
+            "the URI has {} bytes; at most {} are taken",
+            uri.len(),
+            limits::URI_MAX_BYTES
+        ))
+        .with_field(at("uri")));
+    }
+    let scheme = uri
+        .split_once("://")
+        .map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let scheme = match scheme.as_deref() {
+        Some("rtsp") => Scheme::Rtsp,
+        Some("rtsps") => Scheme::Rtsps,
+        Some("file") => Scheme::File,
+        Some(scheme @ ("http" | "https")) => {
+            return Err(Error::unimplemented(format!(
+                "sources of scheme {scheme}:// are not part of this version: upload the video with `open.upload`"
+            )));
+        }
+        _ => {
+            return Err(
+                Error::invalid("not a URI with one of the schemes rtsp, rtsps and file")
+                    .with_field(at("uri")),
+            );
+        }
+    };
+    if !allowed.schemes.contains(&scheme) {
+        return Err(Error::new(
+            Kind::PermissionDenied,
+            format!(
+                "this server takes no {scheme:?} sources: its configuration names the schemes that it takes in sources.schemes"
+            ),
+        )
+        .with_field(at("uri")));
+    }
+    if scheme == Scheme::File {
+        let path = uri.get("file://".len()..).unwrap_or_default();
+        if !path.starts_with('/') || path.contains(['%', '?', '#', '\0']) {
+            return Err(Error::invalid(
+                "a file URI is file:// and an absolute path as it is, without escapes",
+            )
+            .with_field(at("uri")));
+        }
+        return Ok(UriSource::File {
+            path: path.into(),
+            roots: allowed.file_roots.clone(),
+        });
+    }
+    let url = rtsp::Url::parse(uri).map_err(|error| error.with_field(at("uri")))?;
+    let transport = match proto::RtspTransport::try_from(source.transport) {
+        Ok(proto::RtspTransport::Unspecified | proto::RtspTransport::Tcp) => rtsp::Transport::Tcp,
+        Ok(proto::RtspTransport::Udp) if url.is_tls() => {
+            return Err(Error::invalid(
+                "rtsps carries packets over its own connection: leave transport out",
+            )
+            .with_field(at("transport")));
+        }
+        Ok(proto::RtspTransport::Udp) => rtsp::Transport::Udp,
+        Err(_) => {
+            return Err(
+                Error::invalid("no transport that this version knows").with_field(at("transport"))
+            );
+        }
+    };
+    let trust = source.trust.as_ref().and_then(|trust| trust.trust.as_ref());
+    let trust = trust_of(trust, &url, allowed).map_err(|error| error.with_field(at("trust")))?;
+    Ok(UriSource::Camera {
+        url,
+        access: rtsp::Access { transport, trust },
+    })
+}
+
+fn trust_of(
+    trust: Option<&tls_trust::Trust>,
+    url: &rtsp::Url,
+    allowed: &SourceSettings,
+) -> Result<rtsp::Trust> {
+    use tls_trust::Trust;
+    if trust.is_some() && !url.is_tls() {
+        return Err(Error::invalid(
+            "an rtsp address has no certificate: use rtsps, or leave trust out",
+        ));
+    }
+    Ok(match trust {
+        None | Some(Trust::Insecure(false)) => rtsp::Trust::System,
+        Some(Trust::Insecure(true)) if allowed.allow_insecure_tls => rtsp::Trust::Insecure,
+        Some(Trust::Insecure(true)) => {
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                "this server checks the certificates of cameras: give its SHA-256 or its authority, or have the operator set sources.allow_insecure_tls",
+            ));
+        }
+        Some(Trust::AuthoritiesPem(pem)) if pem.len() > limits::TLS_AUTHORITIES_MAX_BYTES => {
+            return Err(Error::invalid(format!(
+                "the authorities have {} bytes; at most {} are taken",
+                pem.len(),
+                limits::TLS_AUTHORITIES_MAX_BYTES
+            )));
+        }
+        Some(Trust::AuthoritiesPem(pem)) => rtsp::Trust::Authorities(pem.clone()),
+        Some(Trust::CertificateSha256(digest)) => {
+            let digest = digest.as_slice().try_into().map_err(|_| {
+                Error::invalid(format!("a SHA-256 has 32 bytes, this one {}", digest.len()))
+            })?;
+            rtsp::Trust::Fingerprint(digest)
+        }
+    })
+}
+
+/// The file itself, its links followed, if it lies below one of the folders. Blocks.
+///
+/// Fails with `PermissionDenied` where it does not, whether or not there is such a file.
+pub(super) fn below_roots(path: &Path, roots: &[PathBuf]) -> Result<PathBuf> {
+    let denied = || {
+        Error::new(
+            Kind::PermissionDenied,
+            "no such file in a folder that this server may read: see sources.file_roots",
+        )
+    };
+    let real = path.canonicalize().map_err(|_| denied())?;
+    let inside = roots.iter().any(|root| {
+        root.canonicalize()
+            .is_ok_and(|root| real.starts_with(root) && real.is_file())
+    });
+    if inside { Ok(real) } else { Err(denied()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::TlsTrust;
+    use tls_trust::Trust;
+
+    fn allowed() -> SourceSettings {
+        SourceSettings {
+            schemes: vec![Scheme::Rtsp, Scheme::Rtsps, Scheme::File],
+            file_roots: vec![],
+            allow_insecure_tls: false,
+        }
+    }
+
+    fn source(uri: &str, trust: Option<Trust>) -> proto::UriSource {
+        proto::UriSource {
+            uri: uri.into(),
+            transport: 0,
+            trust: trust.map(|trust| TlsTrust { trust: Some(trust) }),
+        }
+    }
+
+    fn refusal(source: &proto::UriSource) -> Error {
+        parse("open.uri", source, &allowed()).unwrap_err()
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_field_and_nothing_secret_is_repeated() {
+        for (uri, kind) in [
+            ("", Kind::InvalidArgument),
+            ("camera", Kind::InvalidArgument),
+            ("gopher://ann:secret@x", Kind::InvalidArgument),
+            ("rtsp://", Kind::InvalidArgument),
+            ("rtsp://ann:secret@cam:99999/1", Kind::InvalidArgument),
+            ("http://ann:secret@cam/1", Kind::Unimplemented),
+            ("file://relative", Kind::InvalidArgument),
+        ] {
+            let error = refusal(&source(uri, None));
+            assert_eq!(error.kind(), kind, "{uri}");
+            assert!(!format!("{error:#}").contains("secret"), "{error:#}");
+        }
+        let long = format!("rtsp://cam/{}", "a".repeat(2048));
+        assert_eq!(refusal(&source(&long, None)).field(), Some("open.uri.uri"));
+    }
+
+    #[test]
+    fn schemes_that_are_not_allowed_are_denied() {
+        let allowed = SourceSettings {
+            schemes: vec![Scheme::Rtsps],
+            ..allowed()
+        };
+        for uri in ["rtsp://cam/1", "file:///etc/passwd"] {
+            let error = parse("source", &source(uri, None), &allowed).unwrap_err();
+            assert_eq!(error.kind(), Kind::PermissionDenied);
+            assert_eq!(error.field(), Some("source.uri"));
+        }
+        assert!(parse("source", &source("RTSPS://cam/1", None), &allowed).is_ok());
+    }
+
+    #[test]
+    fn trust_is_for_tls_and_insecure_only_where_allowed() {
+        let access = |trust| match parse("s", &source("rtsps://cam/1", trust), &allowed()) {
+            Ok(UriSource::Camera { access, .. }) => Ok(access.trust),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.kind()),
+        };
+        assert_eq!(access(None), Ok(rtsp::Trust::System));
+        assert_eq!(
+            access(Some(Trust::CertificateSha256(vec![7; 32]))),
+            Ok(rtsp::Trust::Fingerprint([7; 32]))
+        );
+        assert_eq!(
+            access(Some(Trust::CertificateSha256(vec![7; 31]))),
+            Err(Kind::InvalidArgument)
+        );
+        assert_eq!(
+            access(Some(Trust::Insecure(true))),
+            Err(Kind::PermissionDenied)
+        );
+        assert_eq!(
+            access(Some(Trust::AuthoritiesPem(vec![b'-'; 65 << 10]))),
+            Err(Kind::InvalidArgument)
+        );
+        let error = refusal(&source("rtsp://cam/1", Some(Trust::Insecure(true))));
+        assert_eq!(error.field(), Some("open.uri.trust"));
+        let mut udp = source("rtsps://cam/1", None);
+        udp.transport = proto::RtspTransport::Udp.into();
+        assert_eq!(refusal(&udp).field(), Some("open.uri.transport"));
+    }
+
+    #[test]
+    fn files_are_read_below_the_roots_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("clips");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("a.mp4"), b"a").unwrap();
+        std::fs::write(dir.path().join("secret"), b"s").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).unwrap();
+        let roots = [root.clone()];
+        assert!(below_roots(&root.join("a.mp4"), &roots).is_ok());
+        for path in [
+            root.join("link"),
+            root.join("../secret"),
+            root.join("none"),
+            root.clone(),
+            "/etc/passwd".into(),
+        ] {
+            let error = below_roots(&path, &roots).unwrap_err();
+            assert_eq!(error.kind(), Kind::PermissionDenied, "{}", path.display());
+        }
+    }
+}
