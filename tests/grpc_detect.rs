@@ -221,7 +221,7 @@ fn bad_requests() -> Vec<(
     };
     let nothing = || DetectRequest { message: None };
     let no_source = ask(Ask::Open(proto::Open::default()));
-    use Code::{FailedPrecondition, InvalidArgument, NotFound, Unimplemented};
+    use Code::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unimplemented};
     vec![
         ("empty stream", vec![], InvalidArgument, "open", "empty"),
         (
@@ -338,18 +338,25 @@ fn bad_requests() -> Vec<(
             "`damaged`",
         ),
         (
-            "rtsp source",
+            "camera with a profile that cuts by frames",
             vec![uri("rtsp://ann:pw@cam/1")],
+            FailedPrecondition,
+            "",
+            "--segment-seconds",
+        ),
+        (
+            "http source",
+            vec![uri("http://ann:pw@cam/1")],
             Unimplemented,
             "",
-            "rtsp://",
+            "http://",
         ),
         (
             "file source",
             vec![uri("file:///etc/passwd")],
-            Unimplemented,
-            "",
-            "file://",
+            PermissionDenied,
+            "open.uri.uri",
+            "sources.schemes",
         ),
         (
             "no uri",
@@ -419,25 +426,6 @@ async fn bytes_that_are_no_message_are_refused() {
 async fn what_this_version_does_not_do_says_so_by_name() {
     let server = TestServer::start("").await;
     let mut client = server.client().await;
-    let watch = proto::WatchRequest {
-        source: Some(proto::UriSource {
-            uri: "rtsp://ann:pw@cam/1".into(),
-            ..Default::default()
-        }),
-        ..proto::WatchRequest::default()
-    };
-    let status = client.watch(watch).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("Watch") && status.message().contains("rtsp://"));
-    assert!(!status.message().contains("ann"));
-    let status = client
-        .watch(proto::WatchRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), field(&status).as_str()),
-        (Code::InvalidArgument, "source.uri")
-    );
     let status = client
         .report_feedback(proto::ReportFeedbackRequest::default())
         .await

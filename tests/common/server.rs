@@ -72,7 +72,9 @@ fn profiles() -> Vec<Profile> {
     other.model.fingerprint = "0".repeat(64);
     let mut long = profile("long");
     long.segment = SegmentRule::Frames(1000);
-    vec![profile("cam"), other, long]
+    let mut live = profile("live");
+    live.segment = SegmentRule::Seconds(1.6);
+    vec![profile("cam"), other, long, live]
 }
 
 /// Settings for tests: the defaults with these lines over them.

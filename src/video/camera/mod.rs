@@ -8,12 +8,14 @@
 //!
 //! - [`Camera`]: one file on one port. [`Cameras`]: many on one.
 //! - `main_loop`: the one thread that accepts and answers for all cameras of the process.
+//! - `factory`: makes the stream when the first client comes; the next ones share it.
 //! - `reader`: one pass over the file; `seam`: timestamps over passes, pure; `feed`: puts both
 //!   before the payloader; `wire`: lost packets and false claims behind it.
 //!
 //! While somebody watches, a camera runs five to eight threads of GStreamer's: demuxer, source,
 //! RTCP, its bus, and the sending of each transport.
 
+mod factory;
 mod feed;
 mod main_loop;
 mod reader;

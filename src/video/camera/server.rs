@@ -8,25 +8,20 @@ use std::{
 };
 
 use gstreamer as gst;
-use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::{gio, gst_rtsp, prelude::*};
 
 use super::{
-    FileOptions, Identity, LoginMethod, Protocols, ServerOptions,
-    feed::Feed,
+    FileOptions, Identity, LoginMethod, ServerOptions,
+    factory::{CameraFactory, ROLE},
     main_loop::MainLoop,
     reader::{Clip, Payload, Reader},
-    wire,
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::{CAMERA_PATH_MAX_BYTES, CAMERA_SESSION_SWEEP_SECONDS, CAMERA_SESSIONS_MAX},
     video::codec,
 };
-
-/// Who has passed whatever is asked of clients.
-const ROLE: &str = "viewer";
 
 /// Many cameras on one port. All of it stops when it is dropped.
 pub struct Cameras {
@@ -133,7 +128,7 @@ impl Cameras {
             payload.payloader().split(' ').next().unwrap_or_default(),
             "gstreamer1.0-plugins-good",
         )?;
-        let factory = factory(&options, clip, payload);
+        let factory = CameraFactory::new(&options, clip, payload);
         if !self.paths().insert(options.path.clone()) {
             return Err(Error::invalid(format!(
                 "there is a camera at {} already",
@@ -232,44 +227,6 @@ fn look(clip: &Clip) -> Result<Payload> {
     }
 }
 
-fn factory(options: &FileOptions, clip: Clip, payload: Payload) -> rtsp::RTSPMediaFactory {
-    let factory = rtsp::RTSPMediaFactory::new();
-    let payloader = payload.payloader();
-    factory.set_launch(&format!("( appsrc name=source ! {payloader} name=pay0 )"));
-    factory.set_shared(true);
-    factory.set_protocols(match options.protocols {
-        Protocols::Any => gst_rtsp::RTSPLowerTrans::TCP | gst_rtsp::RTSPLowerTrans::UDP,
-        Protocols::Tcp => gst_rtsp::RTSPLowerTrans::TCP,
-        Protocols::Udp => gst_rtsp::RTSPLowerTrans::UDP,
-    });
-    let role = gst::Structure::builder(ROLE)
-        .field(rtsp::RTSP_PERM_MEDIA_FACTORY_ACCESS.as_str(), true)
-        .field(rtsp::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT.as_str(), true)
-        .build();
-    factory.add_role_from_structure(&role);
-    let (loss, rate) = (options.loss, options.frame_rate_claim);
-    factory.connect_media_configure(move |_, media| {
-        let Ok(bin) = media.element().downcast::<gst::Bin>() else {
-            return tracing::error!("a camera's stream is no bin");
-        };
-        if let Some(pad) = bin.by_name("pay0").and_then(|pay| pay.static_pad("src")) {
-            if let Some(loss) = loss {
-                wire::lose(&pad, loss);
-            }
-            if let Some(rate) = rate {
-                wire::claim(&pad, rate);
-            }
-        }
-        if let Some(source) = bin
-            .by_name("source")
-            .and_then(|source| source.downcast::<gst_app::AppSrc>().ok())
-        {
-            Feed::new(clip.clone()).attach(&source);
-        }
-    });
-    factory
-}
-
 /// What is asked of clients and shown to them, if anything.
 fn authority(options: &ServerOptions) -> Result<Option<rtsp::RTSPAuth>> {
     if options.login.is_none() && options.tls.is_none() {
@@ -320,8 +277,11 @@ fn certificate(identity: &Identity) -> Result<gio::TlsCertificate> {
     };
     let certificate = text(&identity.certificate, "certificate")?;
     let key = text(&identity.key, "private key")?;
+    let refused = || "the certificate and key of a camera cannot be used".to_owned();
+    // GLib takes a certificate without one and fails every client later.
+    if !key.contains("PRIVATE KEY-----") {
+        return Err(Error::invalid(format!("{}: there is no key", refused())));
+    }
     gio::TlsCertificate::from_pem(&format!("{certificate}\n{key}\n"))
-        .or_kind(Kind::InvalidArgument, || {
-            "the certificate and key of a camera cannot be used".to_owned()
-        })
+        .or_kind(Kind::InvalidArgument, refused)
 }
