@@ -757,8 +757,10 @@ async fn a_provisional_event_starts_before_any_score_is_final_and_has_a_picture_
 #[tokio::test(flavor = "multi_thread")]
 async fn scores_say_when_their_last_frame_arrived() {
     let bench = bench().await;
-    let mut options = DetectOptions::default();
-    options.provisional = true;
+    let options = DetectOptions {
+        provisional: true,
+        ..DetectOptions::default()
+    };
     let (events, _) = bench.detect(options, film(segments([60; 3]))).await;
     let mut seen = 0;
     for event in &events {

@@ -368,7 +368,7 @@ impl Preparer {
         metrics::stage(Stage::Decode, std::mem::take(&mut self.decoding));
         metrics::frames(segment.frames.len() as u64);
         let started = Instant::now();
-        let (frames, snapshot) = self.pictures(&segment)?;
+        let (mut clip, snapshot) = self.pictures(&segment)?;
         let SampledSegment {
             number,
             run,
@@ -380,23 +380,20 @@ impl Preparer {
                 if self.rescore.is_asked() {
                     gate.forget();
                 }
-                gate.repeats(number, run, &stamps, &frames)?
+                gate.repeats(number, run, &stamps, &clip.frames)?
             }
             None => None,
         };
+        if repeats.is_some() {
+            clip.frames.clear();
+        }
         metrics::stage(Stage::Preprocess, started.elapsed());
         let received = std::mem::take(&mut self.received);
         self.send(Prepared::Segment(PreparedSegment {
             number,
             run,
             frames: stamps,
-            clip: Clip {
-                frames: if repeats.is_some() {
-                    Vec::new()
-                } else {
-                    frames
-                },
-            },
+            clip,
             repeats,
             snapshot,
             received,
@@ -406,10 +403,7 @@ impl Preparer {
     /// The sampled frames for the model, and the middle one of them for people where asked for. A
     /// frame with the same pixels as the sampled one before it (of the segment before, too) shares
     /// them, so that the model encodes them once a pass.
-    fn pictures(
-        &mut self,
-        segment: &SampledSegment<Sample>,
-    ) -> Result<(Vec<Arc<[u8]>>, Option<Snapshot>)> {
+    fn pictures(&mut self, segment: &SampledSegment<Sample>) -> Result<(Clip, Option<Snapshot>)> {
         let middle = segment.sample_offsets.len() / 2;
         let middle = segment.sample_offsets.get(middle).copied();
         let mut frames: Vec<Arc<[u8]>> = Vec::with_capacity(segment.samples.len());
@@ -435,7 +429,7 @@ impl Preparer {
             self.previous = Some(pixels.clone());
             frames.push(pixels);
         }
-        Ok((frames, snapshot))
+        Ok((Clip { frames }, snapshot))
     }
 
     /// Waits while the channel is full; an error where nobody reads it any more.
