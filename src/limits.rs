@@ -283,7 +283,8 @@ pub const CAMERA_PATH_MAX_BYTES: usize = 128;
 
 // --- inputs
 
-/// Resize tables kept for the next frame: two per resolution of the running streams. A table takes
+/// Resize tables kept for the next frame: two per resolution of the running streams, and two more
+/// where they make snapshots. A table takes
 /// 32 KB for 1080p to 448 and at most 0.2 MB (8191 to 8192 pixels).
 pub const RESIZE_TABLES_MAX: usize = 32;
 
@@ -367,6 +368,57 @@ pub const FRAME_DURATION_MIN_MICROS: u64 = 100;
 /// Longest frame duration that is believed, milliseconds.
 pub const FRAME_DURATION_MAX_MILLIS: u64 = 60_000;
 
+// --- events for people, static scenes
+
+/// Masks of one detection: a camera's picture has a few parts that nobody is to see.
+pub const MASK_POLYGONS_MAX: usize = 32;
+
+/// Fewest points of a mask: a triangle.
+pub const MASK_POINTS_MIN: usize = 3;
+
+/// Most points of a mask: with the number of masks it bounds the work for a new picture size to
+/// 2,048 edges a row, and the pixels to remember to 1,024 stretches a row.
+pub const MASK_POINTS_MAX: usize = 64;
+
+/// Default for the largest difference that counts as nothing, in parts of full brightness: five
+/// levels of 255, above the noise of a compressed still scene in means over 64 pixels.
+pub const MOTION_THRESHOLD: f64 = 0.02;
+
+/// Blocks along one side of the picture in which motion is looked for: 8 × 8 pixels each at 448, so
+/// that noise is averaged out and a person far away still fills a few.
+pub const MOTION_BLOCKS_PER_SIDE: usize = 56;
+
+/// One in so many blocks counts, the worst ones: 49 of 3,136, or a square of an eighth of the
+/// picture's side, so that something small that moves is not lost in the mean.
+pub const MOTION_WORST_ONE_IN: usize = 64;
+
+/// Longest media time for which a score is repeated while nothing moves: what the gate does not see
+/// (a change of colour alone, a slow flow) is seen by the model at least so often.
+pub const GATED_RUN_MAX: Duration = Duration::from_secs(30);
+
+/// Longest minimum duration of an event that a client may ask for: beyond an hour nothing would be
+/// told that still helps.
+pub const EVENT_MIN_DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// Longest cooldown between events that a client may ask for: one alarm a day.
+pub const EVENT_COOLDOWN_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Default for a snapshot's larger side, pixels: enough for a person to tell what it is about.
+pub const SNAPSHOT_SIDE: u32 = 640;
+
+/// Largest side of a snapshot that a client may ask for, pixels: full HD.
+pub const SNAPSHOT_SIDE_MAX: u32 = 1920;
+
+/// Default for a snapshot's size, bytes: a 640 × 360 picture at quality 85 has about 40 kB.
+pub const SNAPSHOT_BYTES: usize = 64 << 10;
+
+/// Largest size of a snapshot that a client may ask for, bytes. A detection keeps one per segment
+/// that is not final, 10 or so, and one of the open event.
+pub const SNAPSHOT_BYTES_MAX: usize = 512 << 10;
+
+/// Qualities (1 to 100) that are tried for a snapshot, one after the other, until it is small
+/// enough. Below the last one a picture tells less than its absence.
+pub const SNAPSHOT_QUALITIES: [u8; 7] = [85, 75, 65, 55, 45, 35, 25];
 // --- video: live
 
 /// A step of a camera's clock that is ahead of the time at which its packets arrive by more than

@@ -333,6 +333,31 @@ fn a_batch_equals_its_singles() {
 }
 
 #[test]
+fn a_frame_that_repeats_is_encoded_once_a_batch() {
+    let model = load(&checkpoint_dir("tiny/hf"));
+    let clip = Reference::read("model_tiny.safetensors").clip(model.info().image_side as u32);
+    let frames = clip.frames.len() as u64;
+    let run = |clips: &[Clip]| {
+        let before = model.frames_encoded();
+        model
+            .probe(clips, &questions(2), &HeadSelection::All)
+            .unwrap();
+        model.frames_encoded() - before
+    };
+    assert_eq!(run(std::slice::from_ref(&clip)), frames);
+    assert_eq!(run(&[clip.clone(), clip.clone()]), frames);
+    // The last frame of one segment is the first one of the next.
+    let mut next = inverted(&clip);
+    next.frames[0] = clip.frames.last().unwrap().clone();
+    assert_eq!(run(&[clip.clone(), next]), 2 * frames - 1);
+    let mut still = clip.clone();
+    still.frames.fill(clip.frames[0].clone());
+    assert_eq!(run(&[still]), 1);
+    // The same pixels in another place are not told apart from others: who makes clips shares them.
+    assert_eq!(run(&[clip.clone(), inverted(&inverted(&clip))]), 2 * frames);
+}
+
+#[test]
 fn sharded_and_renamed_files_load_like_the_single_one() {
     let dir = checkpoint_dir("tiny/hf");
     let reference = Reference::read("model_tiny.safetensors");

@@ -84,7 +84,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that one room alone may name.
-const OWNED_CRATES: [(&str, &[&str]); 12] = [
+const OWNED_CRATES: [(&str, &[&str]); 13] = [
     ("gstreamer", &["video"]),
     ("gstreamer_app", &["video"]),
     ("gstreamer_video", &["video"]),
@@ -96,6 +96,7 @@ const OWNED_CRATES: [(&str, &[&str]); 12] = [
     ("url", &["rtsp"]),
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),
+    ("jpeg_encoder", &["pipeline"]),
     ("tonic", &["rpc", "cli"]),
 ];
 

@@ -138,7 +138,8 @@ proptest! {
                     prop_assert!((0.0..=1.0).contains(smoothed));
                     finals.push(*smoothed);
                 }
-                LocatorOutput::Provisional { segment, p, smoothed } => {
+                LocatorOutput::Provisional { segment, p, smoothed, span } => {
+                    prop_assert_eq!(*span, s.spans[*segment as usize]);
                     prop_assert_eq!(*segment as usize, provisional);
                     prop_assert_eq!(*segment as usize + 1, *pushed);
                     prop_assert!(finals.len() <= provisional);

@@ -19,6 +19,7 @@ use headhunt::{
     pipeline::{
         detect::{DetectOptions, Detection, run},
         event::{DetectEvent, SegmentScores, Stage, Summary},
+        options::PictureOptions,
         prepare::{OpenSource, Preparation, PrepareOptions, Prepared, Resize, whole_video},
     },
     profile::Profile,
@@ -77,7 +78,10 @@ async fn engine() -> Bench {
 fn detection(profile: Profile, provisional: bool) -> Detection {
     Detection {
         profile: Arc::new(profile),
-        options: DetectOptions { provisional },
+        options: DetectOptions {
+            provisional,
+            ..DetectOptions::default()
+        },
         lane: Lane::Upload,
         max_delay: None,
     }
@@ -197,7 +201,7 @@ async fn events_come_in_media_order_and_say_what_the_batch_locator_says() {
     let ended: Vec<(Event, EndReason)> = events
         .iter()
         .filter_map(|event| match event {
-            DetectEvent::EventEnded(event, reason) => Some((event.clone(), *reason)),
+            DetectEvent::EventEnded(event, reason, _) => Some((event.clone(), *reason)),
             _ => None,
         })
         .collect();
@@ -551,6 +555,7 @@ fn prepare(
         frames_per_segment: samples,
         image_side: SIDE,
         resize: grey_resize(calls.clone()),
+        pictures: PictureOptions::default(),
     };
     let open: OpenSource = Box::new(move || Ok(Box::new(source) as Box<dyn MediaSource>));
     let mut preparation = Preparation::start(open, options, cancel).unwrap();
@@ -721,7 +726,7 @@ proptest! {
         let ended: Vec<_> = events
             .iter()
             .filter_map(|event| match event {
-                DetectEvent::EventEnded(event, reason) => Some((event.clone(), *reason)),
+                DetectEvent::EventEnded(event, reason, _) => Some((event.clone(), *reason)),
                 _ => None,
             })
             .collect();

@@ -52,7 +52,7 @@ fn live(engine: &EngineHandle, profile: Profile, max_delay: Duration, steps: Vec
     let (sender, events) = mpsc::channel(64);
     let detection = Detection {
         profile: Arc::new(profile),
-        options: DetectOptions { provisional: false },
+        options: DetectOptions::default(),
         lane: Lane::Live,
         max_delay: Some(max_delay),
     };
@@ -202,7 +202,7 @@ async fn an_interruption_makes_scores_final_at_once_and_ends_an_event_after_the_
         );
     }
     assert_eq!(shape(&events), ["up", "s0", "s1", "s2", "s3", "down"]);
-    let Some(DetectEvent::EventEnded(event, reason)) = events.last() else {
+    let Some(DetectEvent::EventEnded(event, reason, _)) = events.last() else {
         unreachable!()
     };
     assert_eq!(*reason, EndReason::Gap);

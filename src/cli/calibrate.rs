@@ -15,6 +15,7 @@ use crate::{
     pipeline::{
         calibrate::{CalibrateOptions, Calibration, calibrate},
         labelled::Extraction,
+        options::PictureOptions,
         prepare::PrepareOptions,
         samples::SampleSetBuilder,
     },
@@ -119,6 +120,7 @@ pub fn run(args: Args) -> Result<()> {
         frames_per_segment: options.frames_per_segment,
         image_side: info.image_side,
         resize: Arc::new(resize_bicubic),
+        pictures: PictureOptions::default(),
     };
     let progress = Progress::new("extract");
     let mut builder = SampleSetBuilder::new(info, options.prompts.len());

@@ -148,7 +148,7 @@ async fn detect_video(
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
     let detection = Detection {
         profile: profile.clone(),
-        options: DetectOptions { provisional: false },
+        options: DetectOptions::default(),
         lane: Lane::Offline,
         max_delay: None,
     };

@@ -12,6 +12,7 @@ use crate::{
     pipeline::{
         labelled::{self, Extraction, LabelledVideo},
         offline,
+        options::PictureOptions,
         prepare::PrepareOptions,
         tensor_file::{self, Content, Spool, Tensor},
     },
@@ -69,6 +70,7 @@ pub fn run(args: Args) -> Result<()> {
         frames_per_segment: args.frames_per_segment,
         image_side: model.info().image_side,
         resize: Arc::new(resize_bicubic),
+        pictures: PictureOptions::default(),
     };
     prepare.rule.validate()?;
     let prompts = match (args.prompts.is_empty(), &videos) {

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use candle_core::{DType, Tensor};
@@ -48,6 +51,7 @@ pub struct InternVl {
     vision: VisionTower,
     projector: Projector,
     language: LanguageModel,
+    frames_encoded: AtomicU64,
 }
 
 /// What the vision side yields for some pictures, stage by stage, row-major f32.
@@ -108,6 +112,7 @@ impl InternVl {
             vision,
             projector,
             language,
+            frames_encoded: AtomicU64::new(0),
         })
     }
 
@@ -117,6 +122,11 @@ impl InternVl {
     pub fn with_fingerprint_cache(mut self, cache: Option<PathBuf>) -> Self {
         self.fingerprint_cache = cache;
         self
+    }
+
+    /// Frames that went through the vision tower in [`HeadProbe::probe`] so far.
+    pub fn frames_encoded(&self) -> u64 {
+        self.frames_encoded.load(Relaxed)
     }
 
     /// What config.json says.
@@ -202,6 +212,8 @@ impl InternVl {
                     .collect()
             })
             .collect();
+        self.frames_encoded
+            .fetch_add(distinct.len() as u64, Relaxed);
         let mut encoded: Vec<Tensor> = Vec::with_capacity(distinct.len());
         for frames in distinct.chunks(VISION_FRAMES_PER_PASS) {
             let mut values = Vec::new();

@@ -32,27 +32,8 @@ pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// `InvalidArgument` where a size is zero or above [`FRAME_MAX_SIDE`], or where `rgb.data` is not
 /// `width * height * 3` bytes.
 pub fn resize_bicubic(rgb: &RgbImage, side: u32) -> Result<Vec<u8>> {
-    for (name, size) in [
-        ("width", rgb.width),
-        ("height", rgb.height),
-        ("target side", side),
-    ] {
-        if size == 0 || size > FRAME_MAX_SIDE {
-            return Err(Error::invalid(format!(
-                "cannot resize a {}x{} picture to {side}x{side}: the {name} must be 1 to \
-                 {FRAME_MAX_SIDE} pixels",
-                rgb.width, rgb.height
-            )));
-        }
-    }
+    check(rgb, (side, side), &format!("{side}x{side}"))?;
     let (width, height, side) = (rgb.width as usize, rgb.height as usize, side as usize);
-    if rgb.data.len() != width * height * 3 {
-        return Err(Error::invalid(format!(
-            "a {width}x{height} RGB picture has {} bytes, but {} were given",
-            width * height * 3,
-            rgb.data.len()
-        )));
-    }
 
     // Like Pillow, a pass that would keep its size is left out.
     match (width == side, height == side) {
@@ -70,6 +51,64 @@ pub fn resize_bicubic(rgb: &RgbImage, side: u32) -> Result<Vec<u8>> {
             }
         }
     }
+}
+
+/// Resizes a picture to `width` by `height` pixels with the same kernel, horizontally first: for
+/// people's eyes, where no model's input must be met to the bit.
+///
+/// # Errors
+/// As [`resize_bicubic`].
+pub fn resize_to(rgb: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
+    check(rgb, (width, height), &format!("{width}x{height}"))?;
+    let across = axis(rgb.width as usize, width as usize);
+    let down = axis(rgb.height as usize, height as usize);
+    let narrow = bicubic::horizontal(&rgb.data, rgb.width as usize, &across);
+    Ok(RgbImage {
+        width,
+        height,
+        data: bicubic::vertical(&narrow, width as usize, &down),
+    })
+}
+
+/// The size of a picture of `width` by `height` pixels that is reduced, never enlarged, until its
+/// larger side is at most `max_side`; each side at least 1.
+pub fn fit(width: u32, height: u32, max_side: u32) -> (u32, u32) {
+    let larger = u64::from(width.max(height)).max(1);
+    let most = u64::from(max_side).min(larger);
+    let side = |side: u32| {
+        let rounded = (u64::from(side) * most + larger / 2) / larger;
+        // At most `max_side`.
+        u32::try_from(rounded).unwrap_or(max_side).max(1)
+    };
+    (side(width), side(height))
+}
+
+/// Refuses sizes and pictures that cannot be resized.
+fn check(rgb: &RgbImage, target: (u32, u32), shown: &str) -> Result<()> {
+    for (name, size) in [
+        ("width", rgb.width),
+        ("height", rgb.height),
+        ("target side", target.0),
+        ("target side", target.1),
+    ] {
+        if size == 0 || size > FRAME_MAX_SIDE {
+            return Err(Error::invalid(format!(
+                "cannot resize a {}x{} picture to {shown}: the {name} must be 1 to \
+                 {FRAME_MAX_SIDE} pixels",
+                rgb.width, rgb.height
+            )));
+        }
+    }
+    let bytes = rgb.width as usize * rgb.height as usize * 3;
+    if rgb.data.len() != bytes {
+        return Err(Error::invalid(format!(
+            "a {}x{} RGB picture has {bytes} bytes, but {} were given",
+            rgb.width,
+            rgb.height,
+            rgb.data.len()
+        )));
+    }
+    Ok(())
 }
 
 /// Whether Pillow takes the vertical pass first: since version 13 it does where the height loses
@@ -194,6 +233,35 @@ mod tests {
         assert!(normalize(&[]).is_err());
         assert!(normalize(&[1, 2, 3, 4]).is_err());
         assert!(normalize_into(&[1, 2, 3], &mut [0.0; 6]).is_err());
+    }
+
+    #[test]
+    fn pictures_for_people_keep_their_aspect_and_are_never_enlarged() {
+        for (size, max, expected) in [
+            ((1920, 1080), 640, (640, 360)),
+            ((1080, 1920), 640, (360, 640)),
+            ((640, 480), 640, (640, 480)),
+            ((320, 240), 640, (320, 240)),
+            ((8000, 2), 100, (100, 1)),
+            ((1, 1), 1, (1, 1)),
+            ((1000, 999), 3, (3, 3)),
+        ] {
+            assert_eq!(fit(size.0, size.1, max), expected);
+        }
+        // Left half black, right half white: the halves stay where they were.
+        let row: Vec<u8> = [vec![0; 3 * 40], vec![255; 3 * 40]].concat();
+        let picture = RgbImage {
+            width: 80,
+            height: 20,
+            data: row.repeat(20),
+        };
+        let small = resize_to(&picture, 16, 4).unwrap();
+        assert_eq!((small.width, small.height, small.data.len()), (16, 4, 192));
+        for row in small.data.chunks(48) {
+            assert!(row[..18].iter().all(|v| *v < 8) && row[30..].iter().all(|v| *v > 247));
+        }
+        assert_eq!(resize_to(&picture, 80, 20).unwrap().data, picture.data);
+        assert!(resize_to(&picture, 0, 20).is_err());
     }
 
     #[test]

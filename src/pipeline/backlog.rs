@@ -65,10 +65,19 @@ pub(super) enum Waiting {
     Source(SourceState),
 }
 
+impl Waiting {
+    /// A segment that repeats a score costs nothing and holds no pixels: it is neither counted nor
+    /// dropped.
+    fn is_for_the_model(&self) -> bool {
+        matches!(self, Waiting::Segment(segment, _) if segment.repeats.is_none())
+    }
+}
+
 /// The queue.
 #[derive(Default)]
 pub(super) struct Backlog {
     waiting: VecDeque<Waiting>,
+    /// Those for the model.
     segments: usize,
 }
 
@@ -83,13 +92,13 @@ impl Backlog {
     }
 
     pub fn push(&mut self, entry: Waiting) {
-        self.segments += usize::from(matches!(entry, Waiting::Segment(..)));
+        self.segments += usize::from(entry.is_for_the_model());
         self.waiting.push_back(entry);
     }
 
     pub fn pop(&mut self) -> Option<Waiting> {
         let entry = self.waiting.pop_front()?;
-        self.segments -= usize::from(matches!(entry, Waiting::Segment(..)));
+        self.segments -= usize::from(entry.is_for_the_model());
         Some(entry)
     }
 
@@ -100,10 +109,7 @@ impl Backlog {
     /// Drops the oldest segments beyond the bound of a live stream; they stay as what was dropped.
     pub fn shed(&mut self) {
         while self.segments > LIVE_BACKLOG_SEGMENTS {
-            let oldest = self
-                .waiting
-                .iter()
-                .position(|entry| matches!(entry, Waiting::Segment(..)));
+            let oldest = self.waiting.iter().position(Waiting::is_for_the_model);
             let Some(at) = oldest else { return };
             self.segments -= 1;
             let shed = match &self.waiting[at] {
@@ -131,7 +137,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{engine::probe::Clip, media::MediaTime};
+    use crate::{engine::probe::Clip, media::MediaTime, pipeline::prepare::Received};
 
     fn segment(number: u64) -> Waiting {
         let frames = (2 * number..2 * number + 2)
@@ -147,6 +153,9 @@ mod tests {
                 run: 0,
                 frames,
                 clip: Clip { frames: vec![] },
+                repeats: None,
+                snapshot: None,
+                received: Received::default(),
             },
             Instant::now(),
         )
@@ -183,6 +192,28 @@ mod tests {
             ["x0..3/2", "source", "x4..5/1", "s3", "s4"]
         );
         assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn segments_that_repeat_a_score_are_neither_counted_nor_dropped() {
+        let mut backlog = Backlog::default();
+        backlog.push(segment(0));
+        for number in 1..9 {
+            let mut gated = segment(number);
+            if let Waiting::Segment(gated, _) = &mut gated {
+                gated.repeats = Some(0);
+            }
+            backlog.push(gated);
+            backlog.shed();
+        }
+        backlog.push(segment(9));
+        backlog.shed();
+        assert_eq!(backlog.waiting.len(), 10);
+        backlog.push(segment(10));
+        backlog.shed();
+        let shown = shown(&mut backlog);
+        assert_eq!((shown[0].as_str(), shown[1].as_str()), ("x0..1/1", "s1"));
+        assert_eq!(shown.len(), 11);
     }
 
     #[test]

@@ -27,16 +27,23 @@ use crate::{
     model::pixels::resize_bicubic,
     profile::Profile,
     score::{
+        events::EndReason,
         locate::{LocatorOutput, SegmentSpan, StreamingLocator},
         logistic::Logistic,
     },
-    telemetry::metrics::{self, Stage as Timed},
+    telemetry::metrics::{self, Outcome, Stage as Timed},
 };
 
+pub use super::options::DetectOptions;
 use super::{
     backlog::{Backlog, Shed, Waiting},
     event::{DetectEvent, SegmentScores, Stage, Summary},
-    prepare::{OpenSource, Preparation, PrepareOptions, Prepared, PreparedSegment, Totals},
+    people::{People, Seen},
+    prepare::{
+        OpenSource, Preparation, PrepareOptions, Prepared, PreparedSegment, Received, Rescore,
+        Totals,
+    },
+    snapshot::Snapshot,
 };
 
 /// What a detection runs with.
@@ -51,13 +58,6 @@ pub struct Detection {
     /// For a live source: how old a segment may be when its pass begins; it is dropped then, as it is
     /// when too many wait, and told as a gap. `None`: segments wait, and hold the source back.
     pub max_delay: Option<Duration>,
-}
-
-/// What the caller of a detection may ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DetectOptions {
-    /// Also send each segment's scores at once, before smoothing is final.
-    pub provisional: bool,
 }
 
 /// Runs a detection to its end and returns what its last event, the summary, says.
@@ -86,6 +86,7 @@ pub async fn run(
         frames_per_segment: detection.profile.frames_per_segment,
         image_side: engine.info().image_side,
         resize: Arc::new(resize_bicubic),
+        pictures: detection.options.pictures.clone(),
     };
     let mut preparation = Preparation::start(source, options, cancel.clone())?;
     let result = Session::new(detection, engine, out, cancel)
@@ -128,6 +129,8 @@ fn left() -> Error {
 /// What is between the decode thread and the locator, in media order.
 enum Item {
     Segment(Stamps, Ticket),
+    /// A segment in which nothing moved, and the number of the one whose score it repeats.
+    Repeat(Stamps, u64),
     Gap(Gap),
     Source(SourceState),
     Shed(Shed),
@@ -135,9 +138,14 @@ enum Item {
 
 /// A segment without its pixels.
 struct Stamps {
+    /// By the decode thread.
     number: u64,
     run: u64,
     frames: Vec<FrameStamp>,
+    /// It repeats a score.
+    gated: bool,
+    snapshot: Option<Snapshot>,
+    received: Received,
 }
 
 type Submission = Pin<Box<dyn Future<Output = Result<Ticket>> + Send>>;
@@ -153,6 +161,7 @@ struct Session {
     cancel: CancellationToken,
     /// From `Opened` on.
     locator: Option<StreamingLocator>,
+    people: People,
     /// What came before it was its turn.
     backlog: Backlog,
     /// The newest segment, while it waits for room in the queue.
@@ -163,6 +172,9 @@ struct Session {
     unfinal: VecDeque<(u64, Stamps)>,
     /// Dropped runs of segments so far: each splits the smoothing as a gap of the source does.
     shed_runs: u64,
+    /// The last segment that the model scored: its number and p.
+    scored: Option<(u64, f64)>,
+    rescore: Rescore,
     /// When an event that an interruption broke off is over.
     event_over: Option<Instant>,
     /// The orderly end of the source.
@@ -185,6 +197,7 @@ impl Session {
             prompts: profile.scoring_prompts.as_slice().into(),
             heads: HeadSelection::Only(profile.heads.clone()),
             stream: engine.new_stream(),
+            people: People::new(&detection.options, profile),
             detection,
             engine,
             out,
@@ -195,6 +208,8 @@ impl Session {
             items: VecDeque::new(),
             unfinal: VecDeque::new(),
             shed_runs: 0,
+            scored: None,
+            rescore: Rescore::default(),
             event_over: None,
             end: None,
             failure: None,
@@ -203,6 +218,7 @@ impl Session {
     }
 
     async fn run(mut self, preparation: &mut Preparation) -> Result<Summary> {
+        self.rescore = preparation.rescore();
         loop {
             match self.items.pop_front() {
                 Some(Item::Gap(gap)) => {
@@ -211,6 +227,10 @@ impl Session {
                 }
                 Some(Item::Source(state)) => {
                     self.source(state).await?;
+                    continue;
+                }
+                Some(Item::Repeat(stamps, of)) => {
+                    self.repeat(stamps, of).await?;
                     continue;
                 }
                 Some(Item::Shed(shed)) => {
@@ -298,7 +318,22 @@ impl Session {
             run,
             frames,
             clip,
+            repeats,
+            snapshot,
+            received,
         } = segment;
+        let stamps = Stamps {
+            number,
+            run,
+            frames,
+            gated: repeats.is_some(),
+            snapshot,
+            received,
+        };
+        if let Some(of) = repeats {
+            self.items.push_back(Item::Repeat(stamps, of));
+            return;
+        }
         let job = Job {
             clip,
             prompts: self.prompts.clone(),
@@ -313,11 +348,6 @@ impl Session {
             cancel: self.cancel.clone(),
         };
         let engine = self.engine.clone();
-        let stamps = Stamps {
-            number,
-            run,
-            frames,
-        };
         self.submission = Some((stamps, Box::pin(async move { engine.submit(job).await })));
     }
 
@@ -381,13 +411,36 @@ impl Session {
             sum += self.scorer.probability(features.prompt(prompt))?;
         }
         let p = sum / features.prompts as f64;
+        self.scored = Some((stamps.number, p));
+        let outputs = self.locate(stamps, p)?;
+        metrics::stage(Timed::Score, started.elapsed());
+        Ok(outputs)
+    }
+
+    fn locate(&mut self, stamps: Stamps, p: f64) -> Result<Vec<LocatorOutput>> {
         let mut span = stamps.span()?;
         span.run = span.run.saturating_add(self.shed_runs);
         let outputs = locator(&mut self.locator)?.push(span, p)?;
         self.unfinal.push_back((self.summary.segments, stamps));
         self.summary.segments += 1;
-        metrics::stage(Timed::Score, started.elapsed());
         Ok(outputs)
+    }
+
+    /// A segment in which nothing moved. The one that it repeats has been dealt with; if that one
+    /// was dropped, there is no score for this one either.
+    async fn repeat(&mut self, stamps: Stamps, of: u64) -> Result<()> {
+        match self.scored {
+            Some((number, p)) if number == of => {
+                metrics::segment(Outcome::Gated);
+                self.summary.segments_gated += 1;
+                let outputs = self.locate(stamps, p)?;
+                self.deliver(outputs).await
+            }
+            _ => match Shed::of(&stamps.frames) {
+                Some(shed) => self.shed(shed).await,
+                None => Ok(()),
+            },
+        }
     }
 
     async fn gap(&mut self, gap: Gap) -> Result<()> {
@@ -426,6 +479,8 @@ impl Session {
     async fn shed(&mut self, shed: Shed) -> Result<()> {
         let outputs = locator(&mut self.locator)?.end_run();
         self.deliver(outputs).await?;
+        // What the motion gate compares with may be among them.
+        self.rescore.ask();
         self.shed_runs += 1;
         self.summary.segments_shed += shed.segments;
         self.summary.frames_shed += shed.frames;
@@ -457,18 +512,19 @@ impl Session {
 
     async fn deliver(&mut self, outputs: Vec<LocatorOutput>) -> Result<()> {
         for output in outputs {
-            let event = match output {
-                LocatorOutput::Provisional { .. } if !self.detection.options.provisional => {
-                    continue;
-                }
+            let newest = self.unfinal.back().and_then(|(_, s)| s.received.first);
+            match output {
                 LocatorOutput::Provisional {
                     segment,
                     p,
                     smoothed,
-                } => {
+                    ..
+                } if self.detection.options.provisional => {
                     let stamps = self.unfinal.back().filter(|(count, _)| *count == segment);
-                    let stamps = stamps.map(|(_, stamps)| (stamps.number, stamps.frames.clone()));
-                    scores(Stage::Provisional, stamps, p, smoothed)?
+                    let (_, stamps) = stamps.ok_or_else(out_of_order)?;
+                    let frames = stamps.frames.clone();
+                    let event = scores(Stage::Provisional, stamps, frames, p, smoothed);
+                    self.emit(event).await?;
                 }
                 LocatorOutput::Final {
                     segment,
@@ -476,24 +532,40 @@ impl Session {
                     smoothed,
                 } => {
                     let stamps = self.unfinal.pop_front();
-                    let stamps = stamps
-                        .filter(|(count, _)| *count == segment)
-                        .map(|(_, stamps)| (stamps.number, stamps.frames));
-                    let event = scores(Stage::Final, stamps, p, smoothed)?;
-                    if let DetectEvent::Scores(scores) = &event {
-                        self.summary.frames += scores.frames.len() as u64;
-                    }
-                    event
+                    let stamps = stamps.filter(|(count, _)| *count == segment);
+                    let (_, mut stamps) = stamps.ok_or_else(out_of_order)?;
+                    let frames = std::mem::take(&mut stamps.frames);
+                    self.summary.frames += frames.len() as u64;
+                    let event = scores(Stage::Final, &stamps, frames, p, smoothed);
+                    self.people.see(Seen {
+                        smoothed,
+                        snapshot: stamps.snapshot,
+                        received: stamps.received.first,
+                    });
+                    self.emit(event).await?;
                 }
-                LocatorOutput::Started(event) => {
-                    metrics::event_started();
-                    self.summary.events += 1;
-                    DetectEvent::EventStarted(event)
-                }
-                LocatorOutput::Updated(event) => DetectEvent::EventUpdated(event),
-                LocatorOutput::Ended(event, reason) => DetectEvent::EventEnded(event, reason),
-            };
-            self.emit(event).await?;
+                _ => {}
+            }
+            if let Some(event) = self.people.take(&output, newest) {
+                self.tell(event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells people of an event.
+    async fn tell(&mut self, event: DetectEvent) -> Result<()> {
+        let starts = matches!(event, DetectEvent::EventStarted(_));
+        match &event {
+            DetectEvent::EventStarted(_) => metrics::event_started(),
+            DetectEvent::EventEnded(_, reason, _) if *reason != EndReason::NotConfirmed => {
+                self.summary.events += 1;
+            }
+            _ => {}
+        }
+        self.emit(event).await?;
+        if starts && let Some(began) = self.people.began() {
+            metrics::alert_delay(began);
         }
         Ok(())
     }
@@ -540,21 +612,26 @@ fn locator(locator: &mut Option<StreamingLocator>) -> Result<&mut StreamingLocat
         .ok_or_else(|| Error::internal("the source gave frames before it was open"))
 }
 
+fn out_of_order() -> Error {
+    Error::internal("a segment was scored out of order")
+}
+
 fn scores(
     stage: Stage,
-    segment: Option<(u64, Vec<FrameStamp>)>,
+    stamps: &Stamps,
+    frames: Vec<FrameStamp>,
     probability: f64,
     smoothed: f64,
-) -> Result<DetectEvent> {
-    let (segment, frames) =
-        segment.ok_or_else(|| Error::internal("a segment was scored out of order"))?;
-    Ok(DetectEvent::Scores(SegmentScores {
+) -> DetectEvent {
+    DetectEvent::Scores(SegmentScores {
         stage,
-        segment,
+        segment: stamps.number,
         frames,
         probability,
         smoothed,
-    }))
+        gated: stamps.gated,
+        received: stamps.received.last,
+    })
 }
 
 async fn passed(at: Option<Instant>) {

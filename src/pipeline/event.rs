@@ -1,11 +1,13 @@
 //! What a detection tells its caller, in media order.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::{
     media::{FrameStamp, Gap, MediaInfo, SourceState},
     score::events::{EndReason, Event},
 };
+
+use super::snapshot::Snapshot;
 
 /// Whether a score can still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub struct SegmentScores {
     pub probability: f64,
     /// p′, 0..1.
     pub smoothed: f64,
+    /// Nothing moved: p is that of the last segment that the model saw.
+    pub gated: bool,
+    /// When the segment's last frame had been received; of live sources alone.
+    pub received: Option<SystemTime>,
 }
 
 /// Totals of a detection that ended well.
@@ -36,9 +42,11 @@ pub struct SegmentScores {
 pub struct Summary {
     /// Decoded frames that had a final score, each exactly one.
     pub frames: u64,
-    /// Scored segments.
+    /// Segments with a score.
     pub segments: u64,
-    /// Events, whole.
+    /// Segments, of these, that repeat a score because nothing moved.
+    pub segments_gated: u64,
+    /// Events that were told; not those that were not confirmed.
     pub events: u64,
     /// Gaps.
     pub gaps: u64,
@@ -62,8 +70,8 @@ pub enum DetectEvent {
     EventStarted(Event),
     /// A running event grew.
     EventUpdated(Event),
-    /// An event is over.
-    EventEnded(Event, EndReason),
+    /// An event is over; with a picture of it where asked for.
+    EventEnded(Event, EndReason, Option<Snapshot>),
     /// A part of the media without scores.
     Gap(Gap),
     /// A live source was interrupted or is back.

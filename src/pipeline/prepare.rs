@@ -1,17 +1,20 @@
 //! Frames to clips, on a thread of its own per source.
 //!
 //! ```text
-//! MediaSource ─▶ Segmenter ─▶ sampled pictures ─▶ RGB ─▶ resize ─▶ bounded channel
+//! MediaSource ─▶ Segmenter ─▶ sampled pictures ─▶ RGB ─▶ masks ─▶ resize ─▶ motion gate ─▶ bounded channel
 //! ```
 //!
 //! The thread is held back by whoever reads the channel. What a source may keep in memory at once:
 //! [`RAW_PICTURES_MAX_BYTES`] (and one picture) of the open segment, one segment's clip in the
-//! making, and [`PREPARED_SEGMENTS_MAX`] clips in the channel.
+//! making, [`PREPARED_SEGMENTS_MAX`] clips in the channel, and the last sampled frame.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::mpsc;
@@ -21,9 +24,15 @@ use crate::{
     engine::probe::Clip,
     error::{Error, Kind, Result, ResultExt},
     limits::{DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES},
-    media::{FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, Picture, RgbImage, SourceState},
-    segment::{SampledSegment, SegmentRule, Segmenter, whole_video_indices},
+    media::{Frame, FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, RgbImage, SourceState},
+    segment::{SampledSegment, SegmentRule, Segmenter, motion::MotionGate, whole_video_indices},
     telemetry::metrics::{self, Stage},
+};
+
+use super::{
+    options::PictureOptions,
+    sample::{Sample, resized},
+    snapshot::Snapshot,
 };
 
 /// Resizes a picture to a square of so many pixels: `side * side * 3` bytes, RGB.
@@ -43,6 +52,8 @@ pub struct PrepareOptions {
     pub image_side: usize,
     /// The resizer.
     pub resize: Resize,
+    /// What else happens to the pictures.
+    pub pictures: PictureOptions,
 }
 
 /// A segment that is ready for the model.
@@ -54,8 +65,31 @@ pub struct PreparedSegment {
     pub run: u64,
     /// Every decoded frame of the segment, never empty.
     pub frames: Vec<FrameStamp>,
-    /// The sampled frames; repeated ones share their pixels.
+    /// The sampled frames; ones with the same pixels share them. None where `repeats` says so.
     pub clip: Clip,
+    /// Nothing moved: its score is that of the segment with this number, an earlier one of the run
+    /// that was to be scored.
+    pub repeats: Option<u64>,
+    /// Of its middle sampled frame, where asked for.
+    pub snapshot: Option<Snapshot>,
+    /// When its frames had been received; of live sources alone.
+    pub received: Received,
+}
+
+/// When the frames of a segment had been received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// The first one.
+    pub first: Option<SystemTime>,
+    /// The last one.
+    pub last: Option<SystemTime>,
+}
+
+impl Received {
+    fn add(&mut self, frame: Option<SystemTime>) {
+        self.first = self.first.or(frame);
+        self.last = frame.or(self.last);
+    }
 }
 
 /// What a source yields, in media order: `Opened`, then segments and gaps, then `End`.
@@ -81,9 +115,27 @@ pub struct Totals {
     pub duration: Duration,
 }
 
+/// Asks the decode thread to have its next segment scored even where nothing moves: one before it
+/// that was to be scored was not.
+#[derive(Clone, Debug, Default)]
+pub struct Rescore(Arc<AtomicBool>);
+
+impl Rescore {
+    /// Asks; once or often is the same.
+    pub fn ask(&self) {
+        // A hint on its own: it orders nothing else.
+        self.0.store(true, Relaxed);
+    }
+
+    fn is_asked(&self) -> bool {
+        self.0.swap(false, Relaxed)
+    }
+}
+
 /// A source that is being prepared. Dropping it fires its cancellation token.
 pub struct Preparation {
     items: mpsc::Receiver<Result<Prepared>>,
+    rescore: Rescore,
     _cancel: DropGuard,
 }
 
@@ -97,13 +149,15 @@ impl Preparation {
     ) -> Result<Preparation> {
         let (sender, items) = mpsc::channel(PREPARED_SEGMENTS_MAX);
         let guard = cancel.clone().drop_guard();
+        let rescore = Rescore::default();
+        let asked = rescore.clone();
         std::thread::Builder::new()
             .name("decode".into())
             .spawn(move || {
                 // Consumed by the call, so the source and its files are gone before the channel
                 // closes: whoever sees it closed can count on that.
                 let result = catch_unwind(AssertUnwindSafe(|| {
-                    Preparer::new(options, sender.clone(), cancel)?.run(open)
+                    Preparer::new(options, sender.clone(), asked, cancel)?.run(open)
                 }))
                 .unwrap_or_else(|panic| {
                     let what = crate::engine::panic_message(panic.as_ref());
@@ -120,8 +174,14 @@ impl Preparation {
             })?;
         Ok(Preparation {
             items,
+            rescore,
             _cancel: guard,
         })
+    }
+
+    /// For whoever finds that a segment got no score.
+    pub fn rescore(&self) -> Rescore {
+        self.rescore.clone()
     }
 
     /// The next item; `None` after `End` or an error.
@@ -153,44 +213,18 @@ impl Preparation {
     }
 }
 
-/// A frame of the open segment.
-#[derive(Clone)]
-enum Sample {
-    /// As decoded.
-    Raw(Arc<dyn Picture>),
-    /// Already at the model's size.
-    Pixels(Arc<[u8]>),
-}
-
-impl Sample {
-    fn pixels(&self, resize: &Resize, side: usize) -> Result<Arc<[u8]>> {
-        match self {
-            Sample::Pixels(pixels) => Ok(pixels.clone()),
-            Sample::Raw(picture) => to_pixels(picture.as_ref(), resize, side),
-        }
-    }
-}
-
-fn to_pixels(picture: &dyn Picture, resize: &Resize, side: usize) -> Result<Arc<[u8]>> {
-    let wanted = u32::try_from(side)
-        .map_err(|_| Error::internal(format!("a picture side of {side} pixels")))?;
-    let pixels = resize(&picture.to_rgb()?, wanted)?;
-    let expected = side * side * 3;
-    if pixels.len() != expected {
-        return Err(Error::internal(format!(
-            "the resizer made {} bytes of a picture, not {expected}",
-            pixels.len()
-        )));
-    }
-    Ok(pixels.into())
-}
-
 /// The decode thread's state.
 struct Preparer {
     options: PrepareOptions,
     segmenter: Segmenter<Sample>,
+    gate: Option<MotionGate>,
+    rescore: Rescore,
+    /// The last sampled frame of the segment before.
+    previous: Option<Arc<[u8]>>,
     /// Held by raw pictures of the open segment.
     raw_bytes: usize,
+    /// Of the open segment.
+    received: Received,
     totals: Totals,
     opened: bool,
     /// Since the last segment was complete.
@@ -203,12 +237,20 @@ impl Preparer {
     fn new(
         options: PrepareOptions,
         sender: mpsc::Sender<Result<Prepared>>,
+        rescore: Rescore,
         cancel: CancellationToken,
     ) -> Result<Self> {
         Ok(Preparer {
             segmenter: Segmenter::new(options.rule, options.frames_per_segment)?,
+            gate: match options.pictures.motion_gate {
+                Some(threshold) => Some(MotionGate::new(threshold, options.image_side)?),
+                None => None,
+            },
+            rescore,
+            previous: None,
             options,
             raw_bytes: 0,
+            received: Received::default(),
             totals: Totals::default(),
             opened: false,
             decoding: Duration::ZERO,
@@ -236,7 +278,7 @@ impl Preparer {
                         self.send(Prepared::Opened(info))?;
                     }
                 }
-                Some(MediaEvent::Frame(frame)) => self.frame(frame.stamp, frame.picture)?,
+                Some(MediaEvent::Frame(frame)) => self.frame(frame)?,
                 Some(MediaEvent::Gap(gap)) => {
                     metrics::gap(gap.reason);
                     self.end_run()?;
@@ -264,7 +306,12 @@ impl Preparer {
         self.send(Prepared::End(self.totals))
     }
 
-    fn frame(&mut self, stamp: FrameStamp, picture: Arc<dyn Picture>) -> Result<()> {
+    fn frame(&mut self, frame: Frame) -> Result<()> {
+        let Frame {
+            stamp,
+            picture,
+            received,
+        } = frame;
         if !self.opened {
             return Err(Error::internal(
                 "the source gave a frame before it was open",
@@ -280,22 +327,28 @@ impl Preparer {
         self.totals.duration = stamp.end().saturating_since(crate::media::MediaTime::ZERO);
         let size = picture.size_bytes();
         let complete = self.segmenter.push(stamp, Sample::Raw(picture))?;
-        self.raw_bytes = match &complete {
-            // The `seconds` rule completes a segment before this frame, the `frames` rule with it.
-            Some(_) if self.segmenter.pending() == 0 => 0,
-            Some(_) => size,
-            None => self.raw_bytes.saturating_add(size),
-        };
+        // The `seconds` rule completes a segment before this frame, the `frames` rule with it.
+        let is_next = complete.is_some() && self.segmenter.pending() > 0;
+        if is_next {
+            self.raw_bytes = 0;
+        } else {
+            self.received.add(received);
+        }
+        self.raw_bytes = self.raw_bytes.saturating_add(size);
         if let Some(segment) = complete {
             self.segment(segment)?;
         }
+        if is_next {
+            self.received.add(received);
+        }
+        if self.segmenter.pending() == 0 {
+            self.raw_bytes = 0;
+        }
         if self.raw_bytes > RAW_PICTURES_MAX_BYTES {
             let started = Instant::now();
-            let PrepareOptions {
-                resize, image_side, ..
-            } = &self.options;
+            let options = &self.options;
             self.segmenter
-                .map_pending(|sample| Ok(Sample::Pixels(sample.pixels(resize, *image_side)?)))?;
+                .map_pending(|sample| sample.reduced(options))?;
             self.raw_bytes = 0;
             metrics::stage(Stage::Preprocess, started.elapsed());
         }
@@ -315,23 +368,68 @@ impl Preparer {
         metrics::stage(Stage::Decode, std::mem::take(&mut self.decoding));
         metrics::frames(segment.frames.len() as u64);
         let started = Instant::now();
-        let mut frames: Vec<Arc<[u8]>> = Vec::with_capacity(segment.samples.len());
-        let mut last = None;
-        for (sample, offset) in segment.samples.iter().zip(&segment.sample_offsets) {
-            let pixels = match frames.last() {
-                Some(pixels) if last == Some(*offset) => pixels.clone(),
-                _ => sample.pixels(&self.options.resize, self.options.image_side)?,
-            };
-            last = Some(*offset);
-            frames.push(pixels);
+        let (mut clip, snapshot) = self.pictures(&segment)?;
+        let SampledSegment {
+            number,
+            run,
+            frames: stamps,
+            ..
+        } = segment;
+        let repeats = match &mut self.gate {
+            Some(gate) => {
+                if self.rescore.is_asked() {
+                    gate.forget();
+                }
+                gate.repeats(number, run, &stamps, &clip.frames)?
+            }
+            None => None,
+        };
+        if repeats.is_some() {
+            clip.frames.clear();
         }
         metrics::stage(Stage::Preprocess, started.elapsed());
+        let received = std::mem::take(&mut self.received);
         self.send(Prepared::Segment(PreparedSegment {
-            number: segment.number,
-            run: segment.run,
-            frames: segment.frames,
-            clip: Clip { frames },
+            number,
+            run,
+            frames: stamps,
+            clip,
+            repeats,
+            snapshot,
+            received,
         }))
+    }
+
+    /// The sampled frames for the model, and the middle one of them for people where asked for. A
+    /// frame with the same pixels as the sampled one before it (of the segment before, too) shares
+    /// them, so that the model encodes them once a pass.
+    fn pictures(&mut self, segment: &SampledSegment<Sample>) -> Result<(Clip, Option<Snapshot>)> {
+        let middle = segment.sample_offsets.len() / 2;
+        let middle = segment.sample_offsets.get(middle).copied();
+        let mut frames: Vec<Arc<[u8]>> = Vec::with_capacity(segment.samples.len());
+        let mut snapshot = None;
+        let mut last = None;
+        for (sample, offset) in segment.samples.iter().zip(&segment.sample_offsets) {
+            if last == Some(*offset) {
+                frames.extend(frames.last().cloned());
+                continue;
+            }
+            last = Some(*offset);
+            let prepared = sample.prepare(&self.options, middle == Some(*offset))?;
+            if let (Some(jpeg), Some(frame)) = (prepared.jpeg, segment.frames.get(*offset)) {
+                snapshot = Some(Snapshot {
+                    jpeg,
+                    frame: *frame,
+                });
+            }
+            let pixels = match &self.previous {
+                Some(previous) if *previous == prepared.pixels => previous.clone(),
+                _ => prepared.pixels,
+            };
+            self.previous = Some(pixels.clone());
+            frames.push(pixels);
+        }
+        Ok((Clip { frames }, snapshot))
     }
 
     /// Waits while the channel is full; an error where nobody reads it any more.
@@ -375,7 +473,7 @@ pub fn whole_video(
         if frame.stamp.index < index {
             continue;
         }
-        let pixels = to_pixels(frame.picture.as_ref(), resize, image_side)?;
+        let pixels = resized(&frame.picture.to_rgb()?, resize, image_side)?;
         while wanted
             .next_if(|wanted| *wanted <= frame.stamp.index)
             .is_some()

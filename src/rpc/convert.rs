@@ -7,7 +7,10 @@ use prost_types::Duration;
 use super::proto;
 use crate::{
     media::{self, MediaTime},
-    pipeline::event::{self, DetectEvent},
+    pipeline::{
+        event::{self, DetectEvent},
+        snapshot::Snapshot,
+    },
     score::events,
 };
 use proto::detect_response::Message;
@@ -35,10 +38,10 @@ pub(super) fn response(context: &Context, event: DetectEvent) -> proto::DetectRe
         DetectEvent::EventUpdated(event) => Message::EventUpdated(proto::EventUpdated {
             event: Some(interval(&event)),
         }),
-        DetectEvent::EventEnded(event, reason) => Message::EventEnded(proto::EventEnded {
+        DetectEvent::EventEnded(event, reason, picture) => Message::EventEnded(proto::EventEnded {
             event: Some(interval(&event)),
             reason: end_reason(reason).into(),
-            snapshot: None,
+            snapshot: picture.map(snapshot),
         }),
         DetectEvent::Gap(gap) => Message::Gap(proto::Gap {
             from: Some(time(gap.from)),
@@ -55,7 +58,7 @@ pub(super) fn response(context: &Context, event: DetectEvent) -> proto::DetectRe
             duration: Some(span(summary.duration)),
             frames_shed: summary.frames_shed,
             segments_shed: summary.segments_shed,
-            segments_gated: 0,
+            segments_gated: summary.segments_gated,
         }),
         DetectEvent::Source(state) => Message::SourceState(source_state(state)),
     };
@@ -83,7 +86,7 @@ fn frame_scores(scores: &event::SegmentScores) -> proto::FrameScores {
     proto::FrameScores {
         stage: stage.into(),
         segment: scores.segment,
-        gated: false,
+        gated: scores.gated,
         frames: scores
             .frames
             .iter()
@@ -106,7 +109,15 @@ fn interval(event: &events::Event) -> proto::Event {
         last_frame: event.last_frame,
         peak: event.peak,
         mean: event.mean,
-        provisional: false,
+        provisional: event.provisional,
+    }
+}
+
+fn snapshot(snapshot: Snapshot) -> proto::Snapshot {
+    proto::Snapshot {
+        jpeg: snapshot.jpeg.to_vec(),
+        frame_index: snapshot.frame.index,
+        pts: Some(time(snapshot.frame.pts)),
     }
 }
 
@@ -115,6 +126,7 @@ fn end_reason(reason: events::EndReason) -> proto::EventEndReason {
         events::EndReason::BelowThreshold => proto::EventEndReason::BelowThreshold,
         events::EndReason::Gap => proto::EventEndReason::Gap,
         events::EndReason::EndOfStream => proto::EventEndReason::EndOfStream,
+        events::EndReason::NotConfirmed => proto::EventEndReason::NotConfirmed,
     }
 }
 

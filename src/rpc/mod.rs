@@ -13,6 +13,7 @@ mod deadline;
 mod detection;
 mod health;
 mod open;
+mod options;
 mod profiles;
 mod responses;
 mod server;

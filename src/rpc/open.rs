@@ -6,6 +6,7 @@ use tokio::time;
 use tonic::Streaming;
 
 use super::{
+    options,
     proto::{self, DetectRequest, detect_request::Message, open::Source},
     uri::{self, UriSource},
 };
@@ -13,6 +14,7 @@ use crate::{
     config::SourceSettings,
     error::{Error, Kind, Result},
     limits,
+    pipeline::options::DetectOptions,
 };
 
 /// What a detection was opened with.
@@ -22,8 +24,8 @@ pub(super) struct Opening {
     pub input: Input,
     /// Empty: the active profile.
     pub profile: String,
-    /// Whether provisional scores are wanted.
-    pub provisional: bool,
+    /// What is wanted.
+    pub options: DetectOptions,
 }
 
 /// What is scored.
@@ -63,7 +65,7 @@ pub(super) fn watch(request: proto::WatchRequest, allowed: &SourceSettings) -> R
     Ok(Opening {
         input,
         profile: request.profile,
-        provisional: request.options.is_some_and(|options| options.provisional),
+        options: options::parse("options", request.options)?,
     })
 }
 
@@ -142,7 +144,7 @@ fn check(first: Option<DetectRequest>, allowed: &SourceSettings) -> Result<Openi
     Ok(Opening {
         input,
         profile: open.profile,
-        provisional: open.options.is_some_and(|options| options.provisional),
+        options: options::parse("open.options", open.options)?,
     })
 }
 
@@ -235,7 +237,10 @@ mod tests {
             Opening {
                 input: Input::Upload("a.mp4".into()),
                 profile: "cam".into(),
-                provisional: true
+                options: DetectOptions {
+                    provisional: true,
+                    ..DetectOptions::default()
+                },
             }
         );
     }

@@ -29,7 +29,7 @@ use crate::{
     limits,
     media::MediaSource,
     pipeline::{
-        detect::{self, DetectOptions, Detection},
+        detect::{self, Detection},
         event::{DetectEvent, Stage, Summary},
         prepare::OpenSource,
     },
@@ -199,7 +199,7 @@ impl Work {
         let Opening {
             input,
             profile,
-            provisional,
+            options,
         } = opening;
         let profile = shared.profiles.get(&profile)?;
         let context = Context {
@@ -211,7 +211,7 @@ impl Work {
         let live = source.max_delay.is_some();
         let detection = Detection {
             profile: profile.profile(),
-            options: DetectOptions { provisional },
+            options,
             lane: source.lane,
             max_delay: source.max_delay,
         };

@@ -19,6 +19,8 @@ pub struct Event {
     pub peak: f64,
     /// Mean p′ over the event's segments.
     pub mean: f64,
+    /// Not yet confirmed by a final p′; see [`Alerts`](super::alerts::Alerts).
+    pub provisional: bool,
 }
 
 /// Why an event ended.
@@ -30,4 +32,7 @@ pub enum EndReason {
     Gap,
     /// The media ended.
     EndOfStream,
+    /// A provisional event was none: its segment's final p′ was at or below the threshold, or it
+    /// was over before it had lasted long enough.
+    NotConfirmed,
 }

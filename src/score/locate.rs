@@ -56,6 +56,8 @@ pub enum LocatorOutput {
         p: f64,
         /// p′ over what is known.
         smoothed: f64,
+        /// Where and when.
+        span: SegmentSpan,
     },
     /// Once per segment, in order: p′ that will not change.
     Final {
@@ -206,6 +208,7 @@ impl StreamingLocator {
             segment: self.pushed - 1,
             p,
             smoothed,
+            span,
         });
         Ok(out)
     }

@@ -3,8 +3,10 @@
 //! - [`logistic`]: features to p.
 //! - [`smooth`]: p to p′ along a run of segments.
 //! - [`locate`]: p′ to events, for a whole sequence or segment by segment.
+//! - [`alerts`]: which events people are told, and when.
 //! - [`events`]: the words for what was found.
 
+pub mod alerts;
 mod cholesky;
 pub mod events;
 pub mod locate;

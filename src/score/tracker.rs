@@ -10,7 +10,7 @@ use super::{
 
 /// Times that differ by no more than this are equal, nanoseconds: a gap of one segment, measured by
 /// rounded PTS, is a gap of one segment.
-const TOLERANCE_NS: u128 = 1_000_000;
+pub(super) const TOLERANCE_NS: u128 = 1_000_000;
 
 /// A change of the open event.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +90,7 @@ impl Tracker {
                     last_frame: span.last_frame,
                     peak: smoothed,
                     mean: smoothed,
+                    provisional: false,
                 };
                 self.next_id += 1;
                 self.open = Some(Open {

@@ -1,7 +1,8 @@
 //! SEGMENT: frames to segments of sampled frames; pure.
 //!
 //! [`Segmenter`] cuts a stream of frames by a [`SegmentRule`] and picks the frames that the model
-//! sees; [`sample_indices`] is the same choice where only a count is known.
+//! sees; [`sample_indices`] is the same choice where only a count is known. [`mask`] blackens what
+//! nobody is to see, and [`motion`] tells segments in which nothing moves.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,8 @@ use crate::{
     limits::{SEGMENT_MAX_FRAMES, SEGMENT_SECONDS_MAX, SEGMENT_SECONDS_MIN},
 };
 
+pub mod mask;
+pub mod motion;
 mod sampling;
 mod segmenter;
 #[cfg(test)]

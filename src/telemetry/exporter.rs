@@ -21,14 +21,21 @@ pub const STAGE_BUCKETS_S: [f64; 14] = [
 /// Clips in a pass.
 pub const BATCH_BUCKETS_CLIPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
+/// Alerts, seconds: at best a segment of 1.6 s and a pass; by default five more segments until p′ is
+/// final, and up to a minimum duration of an hour.
+pub const ALERT_BUCKETS_S: [f64; 12] = [
+    1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 15.0, 30.0, 60.0, 300.0, 3600.0,
+];
+
 /// Detections, seconds: from a refused file to a day of a camera.
 pub const STREAM_BUCKETS_S: [f64; 9] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0];
 
 /// Every histogram with its buckets.
-const HISTOGRAMS: [(&str, &[f64]); 4] = [
+const HISTOGRAMS: [(&str, &[f64]); 5] = [
     (recorded::QUEUE_WAIT_SECONDS, &WAIT_BUCKETS_S),
     (recorded::STAGE_SECONDS, &STAGE_BUCKETS_S),
     (recorded::BATCH_CLIPS, &BATCH_BUCKETS_CLIPS),
+    (recorded::ALERT_DELAY_SECONDS, &ALERT_BUCKETS_S),
     (server::STREAM_SECONDS, &STREAM_BUCKETS_S),
 ];
 

@@ -1,11 +1,11 @@
 //! What is measured, as typed functions: names, units and label values live here alone, so that
 //! no caller can invent a label. Durations are seconds, sizes are bytes or counts.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::{counter, gauge, histogram};
 
-/// Segments that left the engine, by `outcome`.
+/// Segments that left the engine or never went there, by `outcome`.
 pub const SEGMENTS_TOTAL: &str = "headhunt_segments_total";
 /// Segments that wait, by `lane`.
 pub const QUEUE_DEPTH: &str = "headhunt_queue_depth_segments";
@@ -25,6 +25,8 @@ pub const FRAMES_TOTAL: &str = "headhunt_frames_total";
 pub const GAPS_TOTAL: &str = "headhunt_gaps_total";
 /// Events that began.
 pub const EVENTS_TOTAL: &str = "headhunt_events_total";
+/// From the arrival of an event's first frame to the sending of its start; live sources alone.
+pub const ALERT_DELAY_SECONDS: &str = "headhunt_alert_delay_seconds";
 
 /// A label whose values are few and known when this is compiled.
 pub trait Label: Copy {
@@ -34,7 +36,7 @@ pub trait Label: Copy {
     fn value(self) -> &'static str;
 }
 
-/// How a segment left the engine.
+/// What became of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Its features were computed.
@@ -47,6 +49,8 @@ pub enum Outcome {
     DeadlineExceeded,
     /// There was no room for it.
     Rejected,
+    /// Nothing moved, so it repeats a score and never went to the engine.
+    Gated,
 }
 
 impl Label for Outcome {
@@ -58,6 +62,7 @@ impl Label for Outcome {
             Outcome::Cancelled => "cancelled",
             Outcome::DeadlineExceeded => "deadline_exceeded",
             Outcome::Rejected => "rejected",
+            Outcome::Gated => "gated",
         }
     }
 }
@@ -107,7 +112,7 @@ fn pair<L: Label>(label: L) -> [(&'static str, &'static str); 1] {
     [(L::NAME, label.value())]
 }
 
-/// A segment left the engine.
+/// A segment left the engine, or was kept from it.
 pub fn segment(outcome: Outcome) {
     counter!(SEGMENTS_TOTAL, &pair(outcome)).increment(1);
 }
@@ -158,11 +163,19 @@ pub fn event_started() {
     counter!(EVENTS_TOTAL).increment(1);
 }
 
+/// The start of an event was sent now whose first frame had arrived at `received`. A clock that was
+/// set back in between leaves nothing to record.
+pub fn alert_delay(received: SystemTime) {
+    if let Ok(delay) = received.elapsed() {
+        histogram!(ALERT_DELAY_SECONDS).record(delay.as_secs_f64());
+    }
+}
+
 /// Names and units of everything above, for `/metrics`; once per process, after the recorder is
 /// installed.
 pub(super) fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-    describe_counter!(SEGMENTS_TOTAL, "Segments that left the engine, by outcome");
+    describe_counter!(SEGMENTS_TOTAL, "Segments by what became of them");
     describe_gauge!(QUEUE_DEPTH, "Segments that wait for the model, by lane");
     describe_histogram!(
         QUEUE_WAIT_SECONDS,
@@ -180,4 +193,9 @@ pub(super) fn describe() {
     describe_counter!(FRAMES_TOTAL, "Decoded frames");
     describe_counter!(GAPS_TOTAL, "Gaps in media, by reason");
     describe_counter!(EVENTS_TOTAL, "Events that began");
+    describe_histogram!(
+        ALERT_DELAY_SECONDS,
+        Unit::Seconds,
+        "From the arrival of an event's first frame to the sending of its start"
+    );
 }

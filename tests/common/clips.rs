@@ -37,3 +37,14 @@ pub fn h264(frames: u32, width: u32, height: u32, muxer: &str) -> Vec<u8> {
 pub fn audio_only() -> Vec<u8> {
     make("audiotestsrc num-buffers=50 ! audioconvert ! avenc_aac ! aacparse ! mp4mux")
 }
+
+/// The pixels of a JPEG, RGB, as GStreamer decodes them; its width must be a multiple of four.
+pub fn decode_jpeg(jpeg: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("picture.jpg");
+    std::fs::write(&path, jpeg).unwrap();
+    make(&format!(
+        "filesrc location={} ! jpegdec ! videoconvert ! video/x-raw,format=RGB",
+        path.display()
+    ))
+}

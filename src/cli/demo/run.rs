@@ -34,6 +34,7 @@ use crate::{
     pipeline::{
         calibrate::{CalibrateOptions, Calibration, calibrate},
         labelled::{Extraction, LabelledVideo},
+        options::PictureOptions,
         prepare::PrepareOptions,
         samples::{SampleSet, SampleSetBuilder},
     },
@@ -219,6 +220,7 @@ fn features(
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: model.info().image_side,
         resize: Arc::new(resize_bicubic),
+        pictures: PictureOptions::default(),
     };
     let progress = Progress::new(what);
     let mut builder = SampleSetBuilder::new(model.info(), prompts.len());

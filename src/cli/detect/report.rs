@@ -103,7 +103,7 @@ impl Report {
         match event {
             DetectEvent::Opened(info) => self.declared_fps = info.declared_fps,
             DetectEvent::Scores(scores) if scores.stage == Stage::Final => self.segment(&scores),
-            DetectEvent::EventEnded(event, _) => self.events.push(Event {
+            DetectEvent::EventEnded(event, ..) => self.events.push(Event {
                 start_s: event.start.as_secs_f64(),
                 end_s: event.end.as_secs_f64(),
                 first_frame: event.first_frame,

@@ -22,6 +22,8 @@ fn scores(stage: Stage, segment: u64, frames: Vec<FrameStamp>) -> DetectEvent {
         frames,
         probability: 0.25,
         smoothed: 0.5,
+        gated: false,
+        received: None,
     })
 }
 
@@ -52,10 +54,11 @@ fn report(with_gap: bool) -> Report {
         last_frame: 59,
         peak: 0.75,
         mean: 0.5,
+        provisional: false,
     };
     report.take(DetectEvent::EventStarted(event.clone()));
     report.take(DetectEvent::EventUpdated(event.clone()));
-    report.take(DetectEvent::EventEnded(event, EndReason::EndOfStream));
+    report.take(DetectEvent::EventEnded(event, EndReason::EndOfStream, None));
     report.take(DetectEvent::Summary(Summary {
         frames: 60,
         segments: 2,
