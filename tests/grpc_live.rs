@@ -239,6 +239,10 @@ async fn watch_tells_the_same_and_an_outage_is_a_state_and_a_gap() {
             .await
             .unwrap()
             .unwrap();
+        if !matches!(response.message, Some(watch_response::Message::Opened(_))) {
+            let received = SystemTime::try_from(response.received_at.unwrap()).unwrap();
+            assert!(received.elapsed().unwrap() < common::PATIENCE);
+        }
         match response.message.unwrap() {
             watch_response::Message::SourceState(state) => states.push(state),
             watch_response::Message::Gap(gap) => break gap,

@@ -1,6 +1,10 @@
 //! One detection: from the first message to the last response.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::mpsc,
@@ -381,11 +385,19 @@ async fn forward(
     mut events: mpsc::Receiver<DetectEvent>,
     responder: &Responder,
 ) -> Result<()> {
+    let mut received = None;
     while let Some(event) = events.recv().await {
+        match &event {
+            DetectEvent::Scores(scores) => received = scores.received,
+            DetectEvent::Gap(_) | DetectEvent::Source(_) => received = Some(SystemTime::now()),
+            // Events speak of the segment whose scores came before them.
+            _ => {}
+        }
         // A camera goes on while its reader is slow: what will be said again is left out first.
         let optional = live
             && matches!(&event, DetectEvent::Scores(scores) if scores.stage == Stage::Provisional);
-        let response = convert::response(context, event);
+        let mut response = convert::response(context, event);
+        response.received_at = received.filter(|_| live).map(Into::into);
         if optional {
             responder.offer(response)?;
         } else {

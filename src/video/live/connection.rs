@@ -195,8 +195,7 @@ impl Connection {
             .ok_or_else(|| Error::internal("the decoder gave a frame without a time"))?;
         let loss = {
             let mut state = self.graph.shared.state();
-            let loss = state.ledger.picture(Some(pts));
-            loss
+            state.ledger.picture(Some(pts))
         };
         let arrived = self.arrivals.range(..=pts).next_back().map(|(_, at)| *at);
         self.arrivals = self.arrivals.split_off(&pts);
