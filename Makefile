@@ -5,7 +5,7 @@ CARGO ?= cargo
 DEMO_DIR ?= demo-out
 GOLDEN_VENV ?= .venv
 
-.PHONY: help setup build demo test lint fmt unit bench deny goldens clean
+.PHONY: help setup build demo test lint fmt unit soak bench deny goldens clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ lint:            ## format and clippy, warnings are errors
 
 unit:            ## unit, golden, property and gRPC tests
 	$(CARGO) test --locked
+
+soak: setup      ## many cameras with faults against a server, ten minutes; SOAK_SECONDS, SOAK_CAMERAS
+	$(CARGO) test --release --locked --test soak -- --ignored --nocapture
 
 bench: setup     ## criterion benchmarks, some minutes; see BENCHMARKS.md
 	$(CARGO) bench --locked

@@ -84,7 +84,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that one room alone may name.
-const OWNED_CRATES: [(&str, &[&str]); 13] = [
+const OWNED_CRATES: [(&str, &[&str]); 15] = [
     ("gstreamer", &["video"]),
     ("gstreamer_app", &["video"]),
     ("gstreamer_video", &["video"]),
@@ -94,6 +94,8 @@ const OWNED_CRATES: [(&str, &[&str]); 13] = [
     ("http_auth", &["rtsp"]),
     ("tokio_rustls", &["rtsp"]),
     ("url", &["rtsp"]),
+    ("rustls", &["rtsp"]),
+    ("rustls_native_certs", &["rtsp"]),
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),
     ("jpeg_encoder", &["pipeline"]),
