@@ -36,7 +36,11 @@ fn first_picture(path: &Path) -> std::sync::Arc<dyn headhunt::media::Picture> {
 }
 
 fn benches(c: &mut Criterion) {
-    for (name, width, height, frames) in [("320x240", 320, 240, 480), ("1080p", 1920, 1080, 96)] {
+    for (name, width, height, frames) in [
+        ("320x240", 320, 240, 480),
+        ("720p", 1280, 720, 200),
+        ("1080p", 1920, 1080, 96),
+    ] {
         let mut clip = Clip::h264("mp4mux").sized(width, height).frames(frames);
         clip.fps = 30;
         clip.encoder =
