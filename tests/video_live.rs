@@ -571,6 +571,38 @@ fn pictures_over_the_limit_end_the_source() {
 }
 
 #[test]
+fn damage_that_looks_like_pictures_over_the_limit_is_an_outage() {
+    let good = recording(Codec::H264, 20, 160, 120);
+    let huge = recording(Codec::H264, 20, 640, 480);
+    let mut first = good.all();
+    first.extend(huge.frames(0, 20, 20 * 3600));
+    let rig = Rig::new(vec![
+        (Some(good.track.clone()), first),
+        (Some(good.track.clone()), good.all()),
+    ]);
+    let options = LiveOptions {
+        limits: headhunt::video::VideoLimits {
+            max_pixels: 320 * 240,
+            ..limits()
+        },
+        clock: rig.clock.clone(),
+        picture_timeout: Duration::from_secs(60),
+        runtime: rig.runtime.handle().clone(),
+    };
+    let dial: Arc<dyn Dial> = rig.script.clone();
+    let mut source = live::open(dial, options, rig.stop.clone(), rig.cancel.clone()).unwrap();
+    let mut seen = Seen::default();
+    while seen.stamps.len() < 40 {
+        seen.take(source.next_event().unwrap().unwrap());
+    }
+    // What precedes the first header of the other size may decode to something.
+    assert_eq!(seen.gaps.len(), 1, "{:?}", seen.gaps);
+    assert!(seen.gaps[0].0 >= 20);
+    assert_eq!(seen.gaps[0].1.reason, GapReason::DecodeError);
+    assert!(seen.gaps[0].1.detail.contains("640x480"), "{:?}", seen.gaps);
+}
+
+#[test]
 fn packets_without_any_picture_are_a_failure_that_is_retried() {
     let clip = recording(Codec::H264, 20, 160, 120);
     // No key frame ever: frames 1..9 again and again, for two minutes of the test's clock.

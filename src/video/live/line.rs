@@ -6,8 +6,9 @@
 //!
 //! - A new connection begins where the old one's newest packet stood, plus the time since it arrived.
 //! - A step forward that arrival times contradict by more than five seconds is a jump, and so is
-//!   one back by more than a second (less is a reordered picture). The clock is
-//!   then laid anew so that media time goes on as arrival times say.
+//!   one back by more than a second (less is a reordered picture), and so is a clock that stands still
+//!   for more than five seconds while packets arrive. The clock is then laid anew so that media time
+//!   goes on as arrival times say.
 
 use std::time::Duration;
 
@@ -62,7 +63,8 @@ impl Line {
         let at = match (self.zero, self.newest) {
             (Some(zero), Some((newest, _))) => {
                 let at = zero + since_zero;
-                if at > expected + AHEAD || at < newest - DISORDER {
+                let stuck = at <= newest && expected - newest > AHEAD;
+                if at > expected + AHEAD || at < newest - DISORDER || stuck {
                     jumped = true;
                     expected.max(newest + self.step)
                 } else {
@@ -191,6 +193,15 @@ mod tests {
         let burst: Vec<(i64, u64)> = (0..80).map(|i| (100 * i, 8000 + i as u64)).collect();
         run(&mut line, &[(-100, 0)]);
         assert!(run(&mut line, &burst).iter().all(|p| !p.1));
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_is_pushed_on() {
+        let packets: Vec<(i64, u64)> = (0..200).map(|i| (700, 100 * i)).collect();
+        let placed = run(&mut fresh(), &packets);
+        assert_eq!(placed.iter().filter(|p| p.1).count(), 3);
+        let (last, _) = placed[199];
+        assert!((14_000..20_000).contains(&last), "{last}");
     }
 
     #[test]

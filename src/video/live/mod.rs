@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     limits::{LIVE_DRAIN_MILLIS, LIVE_POLL_MILLIS},
     media::{Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime, SourceState},
     rtsp::{Codec, Failure, FailureKind},
@@ -158,7 +158,15 @@ impl LiveSource {
         let Some(connection) = &mut self.connection else {
             return Ok(false);
         };
-        match connection.pull()? {
+        let pulled = match connection.pull() {
+            Ok(pulled) => pulled,
+            // A camera that worked does not become another one: what arrived was damaged.
+            Err(error) if self.policy.worked() && error.kind() == Kind::InvalidArgument => {
+                Pulled::Ended(Some(error.to_string()))
+            }
+            Err(error) => return Err(error),
+        };
+        match pulled {
             Pulled::Picture(decoded) => {
                 self.accept(decoded);
                 Ok(true)

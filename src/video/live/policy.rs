@@ -55,6 +55,11 @@ impl Policy {
         }
     }
 
+    /// Whether the camera ever showed a picture.
+    pub(crate) fn worked(&self) -> bool {
+        self.worked
+    }
+
     /// Failed attempts and lost connections since the camera last worked for a while.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
