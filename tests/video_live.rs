@@ -595,11 +595,13 @@ fn damage_that_looks_like_pictures_over_the_limit_is_an_outage() {
     while seen.stamps.len() < 40 {
         seen.take(source.next_event().unwrap().unwrap());
     }
-    // What precedes the first header of the other size may decode to something.
-    assert_eq!(seen.gaps.len(), 1, "{:?}", seen.gaps);
-    assert!(seen.gaps[0].0 >= 20);
-    assert_eq!(seen.gaps[0].1.reason, GapReason::DecodeError);
-    assert!(seen.gaps[0].1.detail.contains("640x480"), "{:?}", seen.gaps);
+    // What precedes the first header of the other size may decode to something, or be lost too.
+    let told = |gap: &Gap| gap.reason == GapReason::DecodeError && gap.detail.contains("640x480");
+    assert!(
+        seen.gaps.iter().any(|(_, gap)| told(gap)),
+        "{:?}",
+        seen.gaps
+    );
 }
 
 #[test]

@@ -177,22 +177,14 @@ impl Graph {
                 gst::PadProbeReturn::Ok
             });
         }
-        watch_bus(&pipeline, &shared)?;
-
-        let graph = Graph {
+        Graph {
             pipeline,
             sink,
             src,
             shared,
             stuck: false,
-        };
-        // An error shows up in `Shared` with its reason; this one has none.
-        if graph.pipeline.set_state(gst::State::Playing).is_err()
-            && graph.shared.state().fault.is_none()
-        {
-            return Err(Error::internal("the decoding pipeline does not start"));
         }
-        Ok(graph)
+        .playing()
     }
 }
 
@@ -233,20 +225,25 @@ impl Graph {
             .static_pad("src")
             .ok_or_else(|| Error::internal("a depayloader without a pad"))?;
         builder.link_video(&out, &gst::Structure::new_empty(encoded), &shared)?;
-        watch_bus(&pipeline, &shared)?;
-        let graph = Graph {
+        Graph {
             pipeline,
             sink,
             src,
             shared,
             stuck: false,
-        };
-        if graph.pipeline.set_state(gst::State::Playing).is_err()
-            && graph.shared.state().fault.is_none()
+        }
+        .playing()
+    }
+
+    fn playing(self) -> Result<Self> {
+        watch_bus(&self.pipeline, &self.shared)?;
+        // An error shows up in `Shared` with its reason; this one has none.
+        if self.pipeline.set_state(gst::State::Playing).is_err()
+            && self.shared.state().fault.is_none()
         {
             return Err(Error::internal("the decoding pipeline does not start"));
         }
-        Ok(graph)
+        Ok(self)
     }
 
     /// How long the container says that the media lasts.
