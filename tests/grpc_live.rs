@@ -164,6 +164,7 @@ fn camera(uri: &str, profile: &str) -> DetectRequest {
         source: Some(Source::Uri(source(uri))),
         profile: profile.into(),
         options: None,
+        ..Default::default()
     }))
 }
 
@@ -230,6 +231,7 @@ async fn watch_tells_the_same_and_an_outage_is_a_state_and_a_gap() {
         source: Some(source("rtsp://cam/broken")),
         profile: "live".into(),
         options: None,
+        ..Default::default()
     };
     let mut responses = client.watch(request).await.unwrap().into_inner();
     let mut states = vec![];

@@ -14,7 +14,7 @@ use crate::{
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
         calibrate::{CalibrateOptions, Calibration, calibrate},
-        labelled::Extraction,
+        labelled::{Extraction, SamplingUnit},
         options::PictureOptions,
         prepare::PrepareOptions,
         samples::SampleSetBuilder,
@@ -92,6 +92,8 @@ impl Args {
                 top_k: self.top_k,
                 lambda: self.lambda,
             },
+            auto_top_k: false,
+            validation_fraction: 0.0,
             fit: FitOptions {
                 c: self.c,
                 penalize_intercept: !self.free_intercept,
@@ -110,7 +112,7 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     check_output(&args.out)?;
     let options = args.options()?;
-    let videos = read_manifest(&args.manifest, false)?;
+    let videos = read_manifest(&args.manifest, SamplingUnit::Auto)?;
     let cancel = cancel_on_signal()?;
     let model = args.model.load(None)?;
     let info = model.info();

@@ -10,7 +10,7 @@ use crate::{
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
-        labelled::{self, Extraction, LabelledVideo},
+        labelled::{self, Extraction, LabelledVideo, SamplingUnit},
         offline,
         options::PictureOptions,
         prepare::PrepareOptions,
@@ -58,7 +58,14 @@ pub fn run(args: Args) -> Result<()> {
     check_output(&args.out)?;
     let cancel = cancel_on_signal()?;
     let videos = match &args.manifest {
-        Some(manifest) => Some(read_manifest(manifest, args.whole_video)?),
+        Some(manifest) => {
+            let unit = if args.whole_video {
+                SamplingUnit::WholeVideo
+            } else {
+                SamplingUnit::Auto
+            };
+            Some(read_manifest(manifest, unit)?)
+        }
         None => None,
     };
     let model = args.model.load(None)?;

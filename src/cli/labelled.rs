@@ -5,19 +5,14 @@ use std::{io::Read, path::Path};
 use crate::{
     error::{Error, Kind, Result, ResultExt},
     eval::manifest,
-    pipeline::labelled::LabelledVideo,
+    pipeline::labelled::{LabelledVideo, SamplingUnit, assign_units},
 };
 
 /// Largest manifest, bytes: some hundred thousand rows.
 const MANIFEST_MAX_BYTES: u64 = 16 << 20;
 
 /// Reads a manifest; relative paths are relative to its folder. Every video must be there.
-///
-/// What one sample is must be the same for both classes, or heads would be ranked by how far apart
-/// their frames are: a normal clip without intervals is cut into segments, all normal, where any
-/// clip of the manifest has intervals, and is one whole-video sample where none has. `whole_video`
-/// makes every clip one whole-video sample.
-pub fn read_manifest(path: &Path, whole_video: bool) -> Result<Vec<LabelledVideo>> {
+pub fn read_manifest(path: &Path, unit: SamplingUnit) -> Result<Vec<LabelledVideo>> {
     let shown = path.display();
     let mut csv = String::new();
     let file = std::fs::File::open(path).or_kind(Kind::NotFound, || {
@@ -34,9 +29,8 @@ pub fn read_manifest(path: &Path, whole_video: bool) -> Result<Vec<LabelledVideo
         )));
     }
     let videos = manifest::group(&manifest::parse(&csv)?)?;
-    let segments = !whole_video && videos.iter().any(|v| v.has_intervals);
     let folder = path.parent().unwrap_or(Path::new(""));
-    videos
+    let mut videos = videos
         .into_iter()
         .map(|video| {
             let found = folder.join(&video.video);
@@ -51,11 +45,13 @@ pub fn read_manifest(path: &Path, whole_video: bool) -> Result<Vec<LabelledVideo
                 path: found,
                 name: video.name(),
                 anomaly: video.anomaly,
-                intervals_known: segments && (video.has_intervals || !video.anomaly),
+                intervals_known: video.has_intervals,
                 anomalous: video.intervals,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    assign_units(&mut videos, unit)?;
+    Ok(videos)
 }
 
 /// How many samples there are of each class, for people.

@@ -33,6 +33,10 @@ pub struct CalibrateOptions {
     pub frames_per_segment: usize,
     /// K and λ.
     pub hunt: HuntOptions,
+    /// Choose K by cross-validation instead of `hunt.top_k`.
+    pub auto_top_k: bool,
+    /// Part of the videos kept from hunting and fitting for validation; 0: none, out of fold.
+    pub validation_fraction: f64,
     /// Scorer.
     pub fit: FitOptions,
     /// Seed of the folds.

@@ -44,6 +44,41 @@ impl LabelledVideo {
     }
 }
 
+/// What one sample is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SamplingUnit {
+    /// Segments where the frames of any video are known, else whole videos.
+    #[default]
+    Auto,
+    /// Segments; refused where no video's frames are known.
+    Segment,
+    /// Whole videos.
+    WholeVideo,
+}
+
+/// Decides what one sample of each video is. `intervals_known` must say what the labels say: whether
+/// the video's rows give intervals.
+///
+/// What one sample is must be the same for both classes, or heads would be ranked by how far apart
+/// their frames are: a normal video without intervals is cut into segments, all normal, where the
+/// frames of any video are known, and is one whole-video sample where those of none are.
+///
+/// Fails with `InvalidArgument` where segments are asked for and no video has intervals.
+pub fn assign_units(videos: &mut [LabelledVideo], unit: SamplingUnit) -> Result<()> {
+    let any = videos.iter().any(|video| video.intervals_known);
+    if unit == SamplingUnit::Segment && !any {
+        return Err(Error::invalid(
+            "no clip has intervals: say in which frames something happens, or sample whole videos",
+        )
+        .with_field("sampling_unit"));
+    }
+    let segments = any && unit != SamplingUnit::WholeVideo;
+    for video in videos {
+        video.intervals_known = segments && (video.intervals_known || !video.anomaly);
+    }
+    Ok(())
+}
+
 /// Where a video's frames stand in a segment's span.
 pub fn span_of(segment: &PreparedSegment) -> Result<SegmentSpan> {
     match (segment.frames.first(), segment.frames.last()) {

@@ -168,6 +168,7 @@ fn watched(response: DetectResponse) -> WatchResponse {
             From::Gap(m) => To::Gap(m),
             From::Summary(m) => To::Summary(m),
             From::SourceState(m) => To::SourceState(m),
+            From::ProfileChanged(m) => To::ProfileChanged(m),
         }),
         received_at: response.received_at,
     }

@@ -18,6 +18,7 @@ pub fn open(profile: &str) -> DetectRequest {
         })),
         profile: profile.into(),
         options: None,
+        ..Default::default()
     }))
 }
 

@@ -188,6 +188,8 @@ fn options(seed: u64) -> CalibrateOptions {
             top_k: 5,
             lambda: 0.5,
         },
+        auto_top_k: false,
+        validation_fraction: 0.0,
         fit: FitOptions::default(),
         seed,
         edge: Edge::Renormalize,
