@@ -223,6 +223,7 @@ mod tests {
                 provisional: true,
                 ..Default::default()
             }),
+            ..Default::default()
         };
         Some(DetectRequest {
             message: Some(Message::Open(open)),
