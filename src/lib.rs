@@ -5,6 +5,8 @@
 //!                                                      features + labels ─▶ hunt ─▶ profile
 //! ```
 //!
+//! - [`net`]: a host to a connection whose address was judged before anything was sent to it.
+//! - [`web`]: an http(s) URL to the bytes of the file there.
 //! - [`rtsp`]: a camera's address to the RTP packets of its video track.
 //! - [`video`]: bytes to frames; the only room that imports GStreamer.
 //! - [`segment`]: frames to segments of sampled frames; pure.
@@ -31,6 +33,7 @@ pub mod intervals;
 pub mod limits;
 pub mod media;
 pub mod model;
+pub mod net;
 pub mod pipeline;
 pub mod profile;
 pub mod rpc;
@@ -40,3 +43,4 @@ pub mod segment;
 pub mod telemetry;
 #[cfg(feature = "video")]
 pub mod video;
+pub mod web;

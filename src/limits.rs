@@ -494,7 +494,7 @@ pub const RTSP_UNSENT_MAX_BYTES: usize = 64 << 10;
 pub const RTSP_REDIRECTS_MAX: usize = 3;
 
 /// Addresses of one name that are tried.
-pub const RTSP_ADDRESSES_MAX: usize = 8;
+pub const ADDRESSES_MAX: usize = 8;
 
 /// When a camera forgets a session without a sign of life, unless it says otherwise (RFC 2326,
 /// 12.37).
@@ -552,3 +552,11 @@ pub const UDP_PAIR_TRIES: usize = 64;
 
 /// PEM certificates of a request's own authorities for a camera, bytes.
 pub const TLS_AUTHORITIES_MAX_BYTES: usize = 64 << 10;
+
+// --- web
+
+/// Redirects that are followed for one file: a shortener, a balancer, a mirror.
+pub const WEB_REDIRECTS_MAX: usize = 5;
+
+/// Head of an answer, bytes, and with it what hyper reads ahead of the decoder.
+pub const WEB_HEAD_MAX_BYTES: usize = 256 << 10;

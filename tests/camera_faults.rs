@@ -45,6 +45,7 @@ async fn server() -> Arc<TestServer> {
         silence_timeout: Duration::from_secs(2),
     };
     let media = VideoMedia {
+        web: None,
         limits: VideoLimits::default(),
         live: Some(LiveMedia {
             client,
@@ -89,6 +90,7 @@ impl Watched {
                 provisional: true,
                 ..Default::default()
             }),
+            ..Default::default()
         })))
         .await;
         Watched {

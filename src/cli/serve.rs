@@ -263,7 +263,7 @@ fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConf
 
 #[cfg(feature = "video")]
 fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> {
-    use crate::{clock::SystemClock, rtsp};
+    use crate::{clock::SystemClock, net, rtsp, web};
     let set = &settings.video;
     let cameras = &settings.cameras;
     let defaults = crate::video::VideoLimits::default();
@@ -275,6 +275,11 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
         ))
         .with_field("video.spool_dir"));
     }
+    let dialer = net::Dialer {
+        clock: SystemClock::shared(),
+        vet: Arc::new(net::Anywhere),
+        connect_timeout: cameras.connect_timeout,
+    };
     Ok(Arc::new(rpc::VideoMedia {
         limits: crate::video::VideoLimits {
             max_pixels: set.max_pixels,
@@ -285,13 +290,21 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
         },
         live: Some(rpc::LiveMedia {
             client: rtsp::Client {
-                clock: SystemClock::shared(),
-                vet: Arc::new(rtsp::Anywhere),
+                clock: dialer.clock.clone(),
+                vet: dialer.vet.clone(),
                 connect_timeout: cameras.connect_timeout,
                 response_timeout: cameras.response_timeout,
                 silence_timeout: cameras.silence_timeout,
             },
             picture_timeout: cameras.picture_timeout,
+            runtime: runtime.clone(),
+        }),
+        web: Some(rpc::WebMedia {
+            client: web::Client {
+                dialer,
+                response_timeout: cameras.response_timeout,
+                silence_timeout: set.stall_timeout,
+            },
             runtime: runtime.clone(),
         }),
     }))

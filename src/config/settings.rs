@@ -183,6 +183,10 @@ pub enum Scheme {
     Rtsps,
     /// A file of the server's.
     File,
+    /// A file of a web server's, in plain text.
+    Http,
+    /// A file of a web server's, through TLS.
+    Https,
 }
 
 impl FromStr for Scheme {
@@ -193,7 +197,11 @@ impl FromStr for Scheme {
             "rtsp" => Ok(Scheme::Rtsp),
             "rtsps" => Ok(Scheme::Rtsps),
             "file" => Ok(Scheme::File),
-            other => Err(format!("`{other}` is no scheme: use rtsp, rtsps or file")),
+            "http" => Ok(Scheme::Http),
+            "https" => Ok(Scheme::Https),
+            other => Err(format!(
+                "`{other}` is no scheme: use rtsp, rtsps, file, http or https"
+            )),
         }
     }
 }

@@ -22,12 +22,14 @@ mod source;
 mod status;
 mod upload;
 mod uri;
+#[cfg(feature = "video")]
+mod web;
 
 pub use profiles::{Profiles, Ready};
 pub use server::{Parts, serve};
 pub use source::OpenMedia;
 #[cfg(feature = "video")]
-pub use source::{LiveMedia, VideoMedia};
+pub use source::{LiveMedia, VideoMedia, WebMedia};
 pub use uri::UriSource;
 
 /// Names under which grpc.health.v1 answers; the empty one is the server as a whole.

@@ -43,6 +43,17 @@ pub struct VideoMedia {
     pub limits: crate::video::VideoLimits,
     /// How cameras are reached; `None`: not at all.
     pub live: Option<LiveMedia>,
+    /// How files of web servers are fetched; `None`: not at all.
+    pub web: Option<WebMedia>,
+}
+
+/// How files of web servers are fetched.
+#[cfg(feature = "video")]
+pub struct WebMedia {
+    /// The client of all of them.
+    pub client: crate::web::Client,
+    /// Where their connections run.
+    pub runtime: tokio::runtime::Handle,
 }
 
 /// How cameras are reached.
@@ -79,6 +90,13 @@ impl OpenMedia for VideoMedia {
             UriSource::File { path, roots } => {
                 let path = below_roots(&path, &roots)?;
                 open(Input::File(path), &self.limits, cancel)
+            }
+            UriSource::Web { url, trust } => {
+                let Some(web) = &self.web else {
+                    return Err(Error::unimplemented("this server fetches no files"));
+                };
+                let file = super::web::fetch(web, &url, &trust, stop, &cancel)?;
+                open(Input::Upload(Box::new(file)), &self.limits, cancel)
             }
             UriSource::Camera { url, access } => {
                 let Some(media) = &self.live else {

@@ -6,7 +6,7 @@ use super::proto::{self, tls_trust};
 use crate::{
     config::{Scheme, SourceSettings},
     error::{Error, Kind, Result},
-    limits, rtsp,
+    limits, net, rtsp, web,
 };
 
 /// A URI source that the configuration allows.
@@ -26,6 +26,13 @@ pub enum UriSource {
         /// Where files may be.
         roots: Vec<PathBuf>,
     },
+    /// A file of a web server's.
+    Web {
+        /// Its address.
+        url: web::Url,
+        /// Whose certificate is believed.
+        trust: net::Trust,
+    },
 }
 
 impl UriSource {
@@ -39,6 +46,7 @@ impl UriSource {
         match self {
             UriSource::Camera { url, .. } => url.to_string(),
             UriSource::File { path, .. } => path.display().to_string(),
+            UriSource::Web { url, .. } => url.to_string(),
         }
     }
 }
@@ -67,16 +75,13 @@ pub(super) fn parse(
         Some("rtsp") => Scheme::Rtsp,
         Some("rtsps") => Scheme::Rtsps,
         Some("file") => Scheme::File,
-        Some(scheme @ ("http" | "https")) => {
-            return Err(Error::unimplemented(format!(
-                "sources of scheme {scheme}:// are not part of this version: upload the video with `open.upload`"
-            )));
-        }
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
         _ => {
-            return Err(
-                Error::invalid("not a URI with one of the schemes rtsp, rtsps and file")
-                    .with_field(at("uri")),
-            );
+            return Err(Error::invalid(
+                "not a URI with one of the schemes rtsp, rtsps, file, http and https",
+            )
+            .with_field(at("uri")));
         }
     };
     if !allowed.schemes.contains(&scheme) {
@@ -101,6 +106,19 @@ pub(super) fn parse(
             roots: allowed.file_roots.clone(),
         });
     }
+    let told_trust = source.trust.as_ref().and_then(|trust| trust.trust.as_ref());
+    let trust_for = |tls, scheme| {
+        trust_of(told_trust, tls, scheme, allowed).map_err(|error| error.with_field(at("trust")))
+    };
+    if matches!(scheme, Scheme::Http | Scheme::Https) {
+        let url = web::Url::parse(uri).map_err(|error| error.with_field(at("uri")))?;
+        if source.transport != proto::RtspTransport::Unspecified as i32 {
+            return Err(Error::invalid("transport is for cameras: leave it out")
+                .with_field(at("transport")));
+        }
+        let trust = trust_for(url.is_tls(), "http")?;
+        return Ok(UriSource::Web { url, trust });
+    }
     let url = rtsp::Url::parse(uri).map_err(|error| error.with_field(at("uri")))?;
     let transport = match proto::RtspTransport::try_from(source.transport) {
         Ok(proto::RtspTransport::Unspecified | proto::RtspTransport::Tcp) => rtsp::Transport::Tcp,
@@ -117,8 +135,7 @@ pub(super) fn parse(
             );
         }
     };
-    let trust = source.trust.as_ref().and_then(|trust| trust.trust.as_ref());
-    let trust = trust_of(trust, &url, allowed).map_err(|error| error.with_field(at("trust")))?;
+    let trust = trust_for(url.is_tls(), "rtsp")?;
     Ok(UriSource::Camera {
         url,
         access: rtsp::Access { transport, trust },
@@ -127,22 +144,23 @@ pub(super) fn parse(
 
 fn trust_of(
     trust: Option<&tls_trust::Trust>,
-    url: &rtsp::Url,
+    tls: bool,
+    plain_scheme: &str,
     allowed: &SourceSettings,
-) -> Result<rtsp::Trust> {
+) -> Result<net::Trust> {
     use tls_trust::Trust;
-    if trust.is_some() && !url.is_tls() {
-        return Err(Error::invalid(
-            "an rtsp address has no certificate: use rtsps, or leave trust out",
-        ));
+    if trust.is_some() && !tls {
+        return Err(Error::invalid(format!(
+            "an {plain_scheme} address has no certificate: use {plain_scheme}s, or leave trust out"
+        )));
     }
     Ok(match trust {
-        None | Some(Trust::Insecure(false)) => rtsp::Trust::System,
-        Some(Trust::Insecure(true)) if allowed.allow_insecure_tls => rtsp::Trust::Insecure,
+        None | Some(Trust::Insecure(false)) => net::Trust::System,
+        Some(Trust::Insecure(true)) if allowed.allow_insecure_tls => net::Trust::Insecure,
         Some(Trust::Insecure(true)) => {
             return Err(Error::new(
                 Kind::PermissionDenied,
-                "this server checks the certificates of cameras: give its SHA-256 or its authority, or have the operator set sources.allow_insecure_tls",
+                "this server checks certificates: give its SHA-256 or its authority, or have the operator set sources.allow_insecure_tls",
             ));
         }
         Some(Trust::AuthoritiesPem(pem)) if pem.len() > limits::TLS_AUTHORITIES_MAX_BYTES => {
@@ -152,12 +170,12 @@ fn trust_of(
                 limits::TLS_AUTHORITIES_MAX_BYTES
             )));
         }
-        Some(Trust::AuthoritiesPem(pem)) => rtsp::Trust::Authorities(pem.clone()),
+        Some(Trust::AuthoritiesPem(pem)) => net::Trust::Authorities(pem.clone()),
         Some(Trust::CertificateSha256(digest)) => {
             let digest = digest.as_slice().try_into().map_err(|_| {
                 Error::invalid(format!("a SHA-256 has 32 bytes, this one {}", digest.len()))
             })?;
-            rtsp::Trust::Fingerprint(digest)
+            net::Trust::Fingerprint(digest)
         }
     })
 }
@@ -214,7 +232,7 @@ mod tests {
             ("gopher://ann:secret@x", Kind::InvalidArgument),
             ("rtsp://", Kind::InvalidArgument),
             ("rtsp://ann:secret@cam:99999/1", Kind::InvalidArgument),
-            ("http://ann:secret@cam/1", Kind::Unimplemented),
+            ("http://ann:secret@cam/1", Kind::PermissionDenied),
             ("file://relative", Kind::InvalidArgument),
         ] {
             let error = refusal(&source(uri, None));
@@ -240,16 +258,42 @@ mod tests {
     }
 
     #[test]
+    fn web_sources_are_taken_where_they_are_allowed() {
+        let allowed = SourceSettings {
+            schemes: vec![Scheme::Http, Scheme::Https],
+            ..allowed()
+        };
+        let parsed = parse(
+            "s",
+            &source("https://ann:secret@host/a.mp4?token=secret", None),
+            &allowed,
+        );
+        let web = parsed.unwrap();
+        assert!(!web.is_live());
+        assert_eq!(web.shown(), "https://host:443/a.mp4");
+        assert!(!format!("{web:?}").contains("secret"));
+        let plain = source("http://host/a.mp4", Some(Trust::Insecure(false)));
+        let error = parse("s", &plain, &allowed).unwrap_err();
+        assert_eq!(error.field(), Some("s.trust"));
+        let mut udp = source("http://host/a.mp4", None);
+        udp.transport = proto::RtspTransport::Udp.into();
+        assert_eq!(
+            parse("s", &udp, &allowed).unwrap_err().field(),
+            Some("s.transport")
+        );
+    }
+
+    #[test]
     fn trust_is_for_tls_and_insecure_only_where_allowed() {
         let access = |trust| match parse("s", &source("rtsps://cam/1", trust), &allowed()) {
             Ok(UriSource::Camera { access, .. }) => Ok(access.trust),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.kind()),
         };
-        assert_eq!(access(None), Ok(rtsp::Trust::System));
+        assert_eq!(access(None), Ok(net::Trust::System));
         assert_eq!(
             access(Some(Trust::CertificateSha256(vec![7; 32]))),
-            Ok(rtsp::Trust::Fingerprint([7; 32]))
+            Ok(net::Trust::Fingerprint([7; 32]))
         );
         assert_eq!(
             access(Some(Trust::CertificateSha256(vec![7; 31]))),

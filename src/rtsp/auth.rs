@@ -2,7 +2,8 @@
 
 use http_auth::{PasswordClient, PasswordParams, digest};
 
-use super::{Failure, FailureKind, address::Credentials};
+use super::{Failure, FailureKind};
+use crate::net::Credentials;
 
 /// Answers challenges with a user name and a password, if there are any.
 pub(super) struct Authenticator {

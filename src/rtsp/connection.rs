@@ -14,11 +14,12 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::{
     Failure,
-    failure::broken,
-    stream::Stream,
     wire::{Framer, Incoming},
 };
-use crate::limits;
+use crate::{
+    limits,
+    net::{Stream, broken},
+};
 
 pub(super) struct Connection {
     stream: Stream,

@@ -9,10 +9,9 @@ use rtsp_types::{
 };
 
 use super::{
-    Client, Failure, FailureKind, address::shown_path, auth::Authenticator, connection::Connection,
-    wire::Incoming,
+    Client, Failure, FailureKind, auth::Authenticator, connection::Connection, wire::Incoming,
 };
-use crate::{clock::timeout, limits};
+use crate::{clock::timeout, limits, net::shown_path};
 
 const AGENT: &str = concat!("headhunt/", env!("CARGO_PKG_VERSION"));
 

@@ -1,15 +1,12 @@
 //! RTSP: a camera's address to the RTP packets of its video track. Sockets and text, no decoding.
 //!
 //! The client is our own because of what has to be known and decided here: which address a name led
-//! to before anything is sent to it (also after a redirect), whose certificate is believed, and how
-//! exactly a camera failed. Messages, session descriptions, digests and TLS come from libraries.
+//! to before anything is sent to it (also after a redirect; see [`net`](crate::net)) and how exactly a
+//! camera failed. Messages, session descriptions, digests and TLS come from libraries.
 
-mod address;
 mod auth;
 mod connection;
-mod dial;
 mod dialogue;
-mod failure;
 mod open;
 mod receiver;
 mod rtcp;
@@ -17,17 +14,19 @@ mod rtp;
 mod sdp;
 mod sequence;
 mod session;
-mod stream;
-mod tls;
 mod transport;
 mod udp;
 mod wire;
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    net::{self, Dialer, Schemes},
+};
 
-pub use self::{address::Url, session::Session};
+pub use self::session::Session;
+pub use crate::net::{Anywhere, Failure, FailureKind, Trust, Vet};
 
 /// How RTP packets travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,20 +38,6 @@ pub enum Transport {
     Udp,
 }
 
-/// Which certificates of an `rtsps` camera are believed.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum Trust {
-    /// Those that the machine's authorities have signed for the camera's name.
-    #[default]
-    System,
-    /// Those that these authorities have signed for the camera's name; PEM.
-    Authorities(Vec<u8>),
-    /// The one with this SHA-256 of its DER form, whatever it says.
-    Fingerprint([u8; 32]),
-    /// Any: who answers is not checked.
-    Insecure,
-}
-
 /// How a camera is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
@@ -60,23 +45,6 @@ pub struct Access {
     pub transport: Transport,
     /// Which certificates are believed; for `rtsps` alone.
     pub trust: Trust,
-}
-
-/// Says whether an address may be connected to. It is asked for the very address that the
-/// connection then uses, after every name resolution and every redirect.
-pub trait Vet: Send + Sync + 'static {
-    /// `host` is as the URL has it. The error says why not, for people.
-    fn vet(&self, host: &str, address: SocketAddr) -> Result<(), String>;
-}
-
-/// Lets everything pass.
-#[derive(Debug)]
-pub struct Anywhere;
-
-impl Vet for Anywhere {
-    fn vet(&self, _: &str, _: SocketAddr) -> Result<(), String> {
-        Ok(())
-    }
 }
 
 /// What all sessions have in common.
@@ -93,6 +61,29 @@ pub struct Client {
     /// Longest time without an RTP packet.
     pub silence_timeout: Duration,
 }
+
+impl Client {
+    fn dialer(&self) -> Dialer {
+        Dialer {
+            clock: self.clock.clone(),
+            vet: self.vet.clone(),
+            connect_timeout: self.connect_timeout,
+        }
+    }
+}
+
+/// The schemes `rtsp` and `rtsps`.
+#[derive(Debug)]
+pub enum Rtsp {}
+
+impl Schemes for Rtsp {
+    const OWNER: &'static str = "camera";
+    const PLAIN_AND_TLS: [(&'static str, u16); 2] = [("rtsp", 554), ("rtsps", 322)];
+    const RELATIVE_REDIRECTS: bool = false;
+}
+
+/// A camera's address; the default ports are 554 and 322.
+pub type Url = net::Url<Rtsp>;
 
 /// A codec whose packets can be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,61 +122,5 @@ pub struct Packet {
     pub arrived: Duration,
 }
 
-/// Why a session could not begin or did not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FailureKind {
-    /// The name has no address, or the resolver does not answer.
-    Dns,
-    /// The connection was refused, or there is no route.
-    Refused,
-    /// [`Vet`] said no.
-    Forbidden,
-    /// TLS failed: handshake, certificate, name.
-    Tls,
-    /// 401 or 403 with the credentials that were given, or without any.
-    Unauthorized,
-    /// 404 or 410, or no such stream.
-    NotFound,
-    /// No video track of a codec that can be taken.
-    UnsupportedCodec,
-    /// The connection or an answer took too long.
-    Timeout,
-    /// The connection broke.
-    Reset,
-    /// No packet for too long.
-    Silence,
-    /// The camera ended the session in an orderly way: BYE, TEARDOWN, end of the connection.
-    Ended,
-    /// 5xx, 453, 503: the camera cannot now.
-    Busy,
-    /// What it said is no RTSP, SDP or RTP that we understand.
-    Protocol,
-}
-
-/// Why a session could not begin or did not go on. Names no credentials and no query.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What sort.
-    pub kind: FailureKind,
-    /// For people.
-    pub message: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl fmt::Debug for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Trust::System => "System",
-            Trust::Authorities(_) => "Authorities",
-            Trust::Fingerprint(_) => "Fingerprint",
-            Trust::Insecure => "Insecure",
-        })
-    }
-}
+#[cfg(test)]
+mod url_tests;

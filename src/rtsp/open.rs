@@ -6,9 +6,8 @@ use rtsp_types::{HeaderName, Method, Response, headers};
 
 use super::{
     Access, Client, Failure, FailureKind, Session, Transport, Url,
-    address::strip,
     auth::Authenticator,
-    dial::dial,
+    connection::Connection,
     dialogue::{Answer, Ask, Dialogue, Early, refusal},
     receiver::Receiver,
     sdp,
@@ -16,7 +15,7 @@ use super::{
     transport::{self, Granted},
     udp::Ports,
 };
-use crate::limits;
+use crate::{limits, net::strip};
 
 impl Client {
     /// Connects to a camera and lets it play its first video track of a known codec. Each step is
@@ -76,7 +75,8 @@ struct Attempt<'a> {
 
 impl<'a> Attempt<'a> {
     async fn begin(client: &'a Client, url: &'a Url, access: &Access) -> Result<Self, Failure> {
-        let connection = dial(client, url, &access.trust).await?;
+        let dialed = client.dialer().dial(&url.target(), &access.trust).await?;
+        let connection = Connection::new(dialed.stream, dialed.peer, dialed.local);
         let auth = Authenticator::new(url.credentials().cloned());
         Ok(Attempt {
             client,

@@ -281,7 +281,7 @@ pub(super) fn control_url(base: &url::Url, control: Option<&str>) -> Result<url:
     };
     let mut url = url.map_err(|_| unusable())?;
     url.set_fragment(None);
-    super::address::strip(&mut url).map_err(|_| unusable())?;
+    crate::net::strip(&mut url).map_err(|_| unusable())?;
     Ok(url)
 }
 

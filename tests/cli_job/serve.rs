@@ -1,6 +1,7 @@
 //! The server as an operator starts it: the real binary, model, decoder and profile.
 
 use std::{
+    io::{BufRead as _, BufReader},
     net::TcpListener,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -8,8 +9,9 @@ use std::{
 };
 
 use headhunt::rpc::proto::{
-    DetectRequest, DetectResponse, Open, ScoreStage, UploadSource, detect_request, detect_response,
-    detection_service_client::DetectionServiceClient, open,
+    DetectOptions, DetectRequest, DetectResponse, Open, ScoreStage, UploadSource, UriSource,
+    WatchRequest, detect_request, detect_response,
+    detection_service_client::DetectionServiceClient, open, watch_response,
 };
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, transport::Channel};
@@ -192,4 +194,87 @@ async fn the_server_gives_what_the_command_line_gives_and_survives_a_full_disk()
     assert_eq!(detect(&mut client, &small).await.unwrap().len(), 3);
     drop(client);
     assert!(server.end().success());
+}
+
+/// `headhunt camera` with this file, and the address that it prints.
+fn camera(file: &Path) -> (Camera, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_headhunt"))
+        .args(["camera", text(file), "--port", "0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    (Camera(child), line.trim().to_owned())
+}
+
+struct Camera(Child);
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_watched_camera_with_a_summary_and_draining_and_exit_code_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = site(dir.path());
+    let profile = dir.path().join("cam.json");
+    succeeds(&[
+        "calibrate",
+        "--model",
+        MODEL,
+        "--manifest",
+        text(&manifest),
+        "--segment-seconds",
+        "1.6",
+        "--prompt",
+        "Is this normal?",
+        "--out",
+        text(&profile),
+    ]);
+    let (_camera, url) = camera(&dir.path().join("a.mp4"));
+    let mut server = Server::start(&profile, 0);
+    let mut client = server.client().await;
+    let request = WatchRequest {
+        source: Some(UriSource {
+            uri: url,
+            ..UriSource::default()
+        }),
+        options: Some(DetectOptions {
+            provisional: true,
+            ..DetectOptions::default()
+        }),
+        ..WatchRequest::default()
+    };
+    let mut responses = client.watch(request).await.unwrap().into_inner();
+    loop {
+        let response = responses.message().await.unwrap().unwrap();
+        if let Some(watch_response::Message::FrameScores(_)) = response.message {
+            break;
+        }
+    }
+    let ended = tokio::task::spawn_blocking(move || server.end());
+    let mut summary = None;
+    let status = loop {
+        match responses.message().await {
+            Ok(Some(response)) => {
+                assert!(summary.is_none(), "nothing comes after the summary");
+                if let Some(watch_response::Message::Summary(told)) = response.message {
+                    summary = Some(told);
+                }
+            }
+            Ok(None) => panic!("a drained camera ends with a status"),
+            Err(status) => break status,
+        }
+    };
+    assert!(summary.unwrap().frames > 0);
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("draining"), "{status:?}");
+    assert_eq!(ended.await.unwrap().code(), Some(0));
 }

@@ -25,7 +25,15 @@ async fn start(toml: &str, adjust: impl FnOnce(&mut VideoLimits)) -> TestServer 
         ..VideoLimits::default()
     };
     adjust(&mut limits);
-    TestServer::with(toml, Arc::new(VideoMedia { limits, live: None })).await
+    TestServer::with(
+        toml,
+        Arc::new(VideoMedia {
+            limits,
+            live: None,
+            web: None,
+        }),
+    )
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

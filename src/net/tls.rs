@@ -99,15 +99,15 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Failure> {
 fn authorities(pem: &[u8]) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate
-            .map_err(|e| failure(format!("the camera's authorities are no PEM: {e}")))?;
+        let certificate =
+            certificate.map_err(|e| failure(format!("the authorities given are no PEM: {e}")))?;
         roots
             .add(certificate)
-            .map_err(|e| failure(format!("an authority of the camera cannot be used: {e}")))?;
+            .map_err(|e| failure(format!("an authority cannot be used: {e}")))?;
     }
     if roots.is_empty() {
         return Err(failure(
-            "the camera's authorities hold no certificate".to_owned(),
+            "the authorities given hold no certificate".to_owned(),
         ));
     }
     Ok(roots)
@@ -155,10 +155,8 @@ impl ServerCertVerifier for Unusual {
             return Ok(ServerCertVerified::assertion());
         }
         let hex: String = found.iter().map(|b| format!("{b:02x}")).collect();
-        let error: Box<dyn std::error::Error + Send + Sync> = format!(
-            "the camera's certificate has the SHA-256 fingerprint {hex}, not the one given"
-        )
-        .into();
+        let error: Box<dyn std::error::Error + Send + Sync> =
+            format!("the certificate has the SHA-256 fingerprint {hex}, not the one given").into();
         Err(CertificateError::Other(OtherError(error.into())).into())
     }
 

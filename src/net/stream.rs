@@ -12,8 +12,11 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-pub(super) enum Stream {
+/// The bytes of a connection.
+pub enum Stream {
+    /// As they are.
     Plain(TcpStream),
+    /// Encrypted.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -1,5 +1,5 @@
-use super::*;
-use crate::error::Kind;
+use super::Url;
+use crate::{error::Kind, limits};
 
 fn parsed(text: &str) -> Url {
     Url::parse(text).unwrap()
