@@ -95,8 +95,8 @@ impl OpenMedia for VideoMedia {
                 let Some(web) = &self.web else {
                     return Err(Error::unimplemented("this server fetches no files"));
                 };
-                let file = super::web::fetch(web, &url, &trust, stop, &cancel)?;
-                open(Input::Upload(Box::new(file)), &self.limits, cancel)
+                let decode = |chunks| open(Input::Upload(chunks), &self.limits, cancel.clone());
+                super::web::open(web, &url, &trust, stop, &cancel, decode)
             }
             UriSource::Camera { url, access } => {
                 let Some(media) = &self.live else {
