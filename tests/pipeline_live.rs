@@ -21,6 +21,7 @@ use headhunt::{
     },
     profile::Profile,
     score::events::EndReason,
+    segment::SegmentRule,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -46,13 +47,23 @@ struct Live {
 }
 
 fn live(engine: &EngineHandle, profile: Profile, max_delay: Duration, steps: Vec<Step>) -> Live {
+    live_with(engine, profile, max_delay, steps, DetectOptions::default())
+}
+
+fn live_with(
+    engine: &EngineHandle,
+    profile: Profile,
+    max_delay: Duration,
+    steps: Vec<Step>,
+    options: DetectOptions,
+) -> Live {
     let cancel = CancellationToken::new();
     let source = FakeSource::new(steps, cancel.clone());
     let counters = source.counters();
     let (sender, events) = mpsc::channel(64);
     let detection = Detection {
         profile: Arc::new(profile),
-        options: DetectOptions::default(),
+        options,
         lane: Lane::Live,
         max_delay: Some(max_delay),
     };
@@ -109,6 +120,46 @@ fn interrupted() -> Step {
         attempts: 1,
         retry_in: Duration::from_secs(1),
     })
+}
+
+/// After each key frame of a good connection a score follows once one segment of media and one frame
+/// have come: here nothing comes after that, and the scores do.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_score_takes_one_segment_of_media_and_a_frame() {
+    let (_engine, handle, _turnstile) = engine();
+    handle.ready().await.unwrap();
+    let mut by_time = profile();
+    by_time.segment = SegmentRule::Seconds(1.6);
+    let tenth = Duration::from_millis(100);
+    let one_segment_and_a_frame = || (0..17).map(move |_| Step::Frame(1, tenth));
+    let steps = one_segment_and_a_frame()
+        .chain([
+            interrupted(),
+            Step::Gap(GapReason::ConnectionLost, Duration::from_secs(30)),
+            Step::State(SourceState::Connected),
+        ])
+        .chain(one_segment_and_a_frame())
+        .chain([Step::Stall])
+        .collect();
+    let options = DetectOptions {
+        provisional: true,
+        ..DetectOptions::default()
+    };
+    let mut live = live_with(&handle, by_time, LONG, steps, options);
+    let mut firsts = vec![];
+    // The first frame of each whole segment: the lone 17th before the gap is a segment of its own.
+    while firsts != [0, 16, 17] {
+        let event = tokio::time::timeout(Duration::from_secs(60), live.events.recv());
+        let event = event.await.expect("a score comes without a further frame");
+        if let Some(DetectEvent::Scores(scores)) = event
+            && scores.stage == Stage::Provisional
+        {
+            firsts.push(scores.frames[0].index);
+        }
+    }
+    live.cancel.cancel();
+    let (_, ended) = live.end().await;
+    assert_eq!(ended.unwrap_err().kind(), Kind::Cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread")]

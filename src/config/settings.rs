@@ -189,6 +189,19 @@ pub enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// As a URI has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Rtsp => "rtsp",
+            Scheme::Rtsps => "rtsps",
+            Scheme::File => "file",
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
 impl FromStr for Scheme {
     type Err = String;
 

@@ -88,7 +88,8 @@ pub(super) fn parse(
         return Err(Error::new(
             Kind::PermissionDenied,
             format!(
-                "this server takes no {scheme:?} sources: its configuration names the schemes that it takes in sources.schemes"
+                "this server takes no {} sources: its configuration names the schemes that it takes in sources.schemes",
+                scheme.as_str()
             ),
         )
         .with_field(at("uri")));
