@@ -1,156 +1,627 @@
-//! A directory of profiles, one of which is active.
+//! A directory of profiles in versions.
+//!
+//! ```text
+//! DIR/NAME.json                                  the current version, for people and for older servers
+//! DIR/store/versions/NAME/NUMBER-VERSION.json    every version; NUMBER counts up in the order of adding
+//! DIR/store/state.json                           what is current and active, and what was before
+//! DIR/store/lock                                 flock of the process that may write
+//! ```
+//!
+//! A version is the SHA-256 of a profile's content, and is never written again. An older server knows
+//! `DIR/NAME.json` alone, and people put such files there by hand.
+//!
+//! **Crashes.** Every file is written beside its place, synced, renamed over it, and its directory
+//! synced, so each is the old or the new one; what a killed writer left beside it is removed on
+//! opening. One rename (or removal) decides each operation:
+//!
+//! - *Adding* is the rename of the version's file. The first version of a name becomes current with
+//!   it: a name with versions that the state does not know was killed in between, and opening finishes it.
+//! - *Activating and rolling back* are the rename of `state.json`. Then `NAME.json` is written, then
+//!   `state.json` again, to say so. It always says which version `NAME.json` was last known to hold:
+//!   where the file still holds that one and another is current, the writer was killed in between, and
+//!   opening writes it. Where it holds neither, somebody else replaced it (by hand, or with an older
+//!   version of this program): it is kept as a new version and becomes current.
+//! - *Deleting* is the removal of the version's file. The state may then go back to a version that is
+//!   no longer there; opening forgets that.
+//!
+//! A state file that is damaged is an error, never a guess. A `NAME.json` that is damaged makes its
+//! name unusable, until the file is whole, or gone and a version activated. Removing the `NAME.json` of
+//! a profile withdraws the name: its versions stay, none is current. That of the active profile is
+//! written again. A current version of a schema that the release before cannot read is not copied:
+//! `NAME.json` stays what it was.
+//!
+//! One process writes. Others read the store as it was when they opened it.
+
+mod disk;
+mod open;
+mod state;
 
 use std::{
-    fs,
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+pub use state::{Scope, Selected};
+
+use self::{
+    disk::{Access, Layout, Lock},
+    open::{Todo, find, next_number},
+    state::{State, check_version},
+};
+use super::{Profile, check_name};
 use crate::{
-    error::{Error, Kind, Result, ResultExt},
+    error::{Error, Kind, Result},
     limits,
 };
 
-use super::{Profile, check_name};
+/// The newest schema that the release before this one reads.
+const ROLLBACK_SCHEMA: u32 = 1;
 
-const EXTENSION: &str = "json";
-
-/// A directory of `NAME.json` files, one of which may be active. What is active stays in memory
-/// as it was when it was activated; the others are read when they are asked for.
+/// A directory of profiles, each in versions, one profile active. Its methods read and write files:
+/// they block.
+#[derive(Debug)]
 pub struct ProfileStore {
-    directory: PathBuf,
-    active: RwLock<Option<Arc<Profile>>>,
+    layout: Layout,
+    writer: Writer,
+    inner: Mutex<Inner>,
 }
 
-/// One file of a store.
+#[derive(Debug)]
+enum Writer {
+    /// This process.
+    Here(#[allow(dead_code)] Lock), // held, not read
+    /// Not this one, and why.
+    Elsewhere(String),
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    /// By name, oldest first.
+    kept: BTreeMap<String, Vec<Kept>>,
+    /// Versions that are not in the store yet, since this process may not write.
+    loose: BTreeMap<(String, String), Arc<Profile>>,
+    /// Names whose `NAME.json` cannot be used, and why.
+    refused: BTreeMap<String, (Kind, String)>,
+}
+
+/// A version in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    number: u64,
+    version: String,
+}
+
+/// One version in a store, or a name that cannot be used.
 #[derive(Debug)]
 pub struct ProfileEntry {
-    /// Name, as `get` takes it.
+    /// Name.
     pub name: String,
-    /// Whether an empty name selects it.
+    /// SHA-256 of the content, hex; empty for a `NAME.json` that cannot be read.
+    pub version: String,
+    /// The name alone selects it.
+    pub current: bool,
+    /// An empty name selects it.
     pub active: bool,
     /// The profile, or why it cannot be used.
     pub profile: Result<Arc<Profile>>,
 }
 
 impl ProfileStore {
-    /// Opens a directory and activates a profile in it; `None` or an empty name activates none.
-    pub fn open(directory: impl Into<PathBuf>, active: Option<&str>) -> Result<ProfileStore> {
-        let directory = directory.into();
-        let metadata = fs::metadata(&directory).or_kind(Kind::NotFound, || {
-            format!("no profile directory {}", directory.display())
-        })?;
-        if !metadata.is_dir() {
-            return Err(Error::precondition(format!(
-                "{} is not a directory",
-                directory.display()
-            )));
-        }
+    /// Opens a directory to read and write. `choice` is the active profile as long as no activation
+    /// has been recorded; it need not exist.
+    ///
+    /// Fails with `NotFound` where there is no directory, `FailedPrecondition` where another process
+    /// writes it, this one may not, or a later version of this program did, `ResourceExhausted` where
+    /// it holds more than it may, and `DataLoss` where its state file is damaged.
+    pub fn open(directory: impl Into<PathBuf>, choice: Option<&str>) -> Result<ProfileStore> {
+        let layout = Layout::new(directory.into())?;
+        let lock = layout.make().and_then(|()| layout.take())?;
+        layout.sweep()?;
+        let (inner, todo) = open::read(&layout, choice)?;
         let store = ProfileStore {
-            directory,
-            active: RwLock::new(None),
+            layout,
+            writer: Writer::Here(lock),
+            inner: Mutex::new(inner),
         };
-        if let Some(name) = active.filter(|name| !name.is_empty()) {
-            store.activate(name)?;
-        }
+        store.settle(todo)?;
         Ok(store)
+    }
+
+    /// Opens a directory as it is now, to read: nothing is written, and no other process is in the
+    /// way. `why` is what is said to who wants to write.
+    ///
+    /// Fails as [`open`](Self::open), but for other writers.
+    pub fn read_only(
+        directory: impl Into<PathBuf>,
+        choice: Option<&str>,
+        why: &str,
+    ) -> Result<ProfileStore> {
+        let layout = Layout::new(directory.into())?;
+        let (inner, _) = open::read(&layout, choice)?;
+        Ok(ProfileStore {
+            layout,
+            writer: Writer::Elsewhere(why.to_owned()),
+            inner: Mutex::new(inner),
+        })
+    }
+
+    /// Opens a directory to read and write, or to read where another process writes it or this one
+    /// may not: with a warning in the log.
+    ///
+    /// Fails as [`read_only`](Self::read_only).
+    pub fn open_or_read(
+        directory: impl Into<PathBuf>,
+        choice: Option<&str>,
+    ) -> Result<ProfileStore> {
+        let directory = directory.into();
+        match ProfileStore::open(&directory, choice) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    Kind::FailedPrecondition | Kind::ResourceExhausted
+                ) =>
+            {
+                let store = ProfileStore::read_only(directory, choice, error.message())?;
+                tracing::warn!("profiles cannot be added or activated: {error:#}");
+                Ok(store)
+            }
+            opened => opened,
+        }
     }
 
     /// The directory.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.layout.root()
     }
 
-    /// The profile of that name; an empty name is the active one. Reads a file: blocks.
-    ///
-    /// Fails with `NotFound` where there is none, `FailedPrecondition` where an empty name finds
-    /// no active one, `InvalidArgument` for a name that cannot be one, and as [`Profile::load`].
-    pub fn get(&self, name: &str) -> Result<Arc<Profile>> {
-        let active = self.active();
-        match active {
-            Some(active) if name.is_empty() || active.name == name => Ok(active),
-            None if name.is_empty() => Err(Error::precondition(
-                "no profile is active: name one, or activate one",
-            )),
-            _ => self.load(name).map(Arc::new),
+    /// Why this store cannot be written, if it cannot.
+    pub fn read_only_because(&self) -> Option<&str> {
+        match &self.writer {
+            Writer::Here(_) => None,
+            Writer::Elsewhere(why) => Some(why),
         }
     }
 
-    /// The active profile.
-    pub fn active(&self) -> Option<Arc<Profile>> {
-        self.active
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Name of the active profile, which need not exist.
+    pub fn active(&self) -> Option<String> {
+        self.inner().state.active().map(str::to_owned)
     }
 
-    /// Reads a profile and makes it the active one. Detections that run keep theirs.
-    pub fn activate(&self, name: &str) -> Result<Arc<Profile>> {
-        let profile = Arc::new(self.load(name)?);
-        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(profile.clone());
-        Ok(profile)
+    /// Whether an activation chose the active profile; else the configuration did.
+    pub fn is_activated(&self) -> bool {
+        self.inner().state.is_activated()
     }
 
-    /// Writes a profile under its name; one of that name is replaced. The active one stays as it
-    /// was until it is activated again.
-    pub fn put(&self, profile: &Profile) -> Result<()> {
-        profile.save(self.path(&profile.name)?)
-    }
-
-    /// Every profile, by name. Files with other names are left out.
-    ///
-    /// Fails with `ResourceExhausted` where the directory holds more than it may.
-    pub fn list(&self) -> Result<Vec<ProfileEntry>> {
-        let failed = || format!("cannot list {}", self.directory.display());
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory).or_kind(Kind::FailedPrecondition, failed)? {
-            let path = entry.or_kind(Kind::FailedPrecondition, failed)?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            if path.extension().is_some_and(|ext| ext == EXTENSION)
-                && let Some(name) = stem.filter(|name| check_name(name).is_ok())
-            {
-                names.push(name.to_owned());
-            }
-            if names.len() > limits::PROFILES_MAX {
-                return Err(Error::exhausted(format!(
-                    "{} holds more than {} profiles: move some away",
-                    self.directory.display(),
-                    limits::PROFILES_MAX
-                )));
-            }
-        }
+    /// Every name with the version that it alone selects, or why there is none.
+    pub fn names(&self) -> Vec<(String, Result<String>)> {
+        let inner = self.inner();
+        let mut names: Vec<&String> = inner.kept.keys().chain(inner.refused.keys()).collect();
         names.sort();
-        let active = self.active();
-        Ok(names
+        names.dedup();
+        names
             .into_iter()
-            .map(|name| ProfileEntry {
-                active: active.as_ref().is_some_and(|active| active.name == name),
-                profile: self.get(&name),
-                name,
-            })
-            .collect())
+            .map(|name| (name.clone(), inner.current(name)))
+            .collect()
     }
 
-    fn load(&self, name: &str) -> Result<Profile> {
-        let path = self.path(name)?;
-        let profile = Profile::load(&path).map_err(|error| match error.kind() {
+    /// A version of a profile; an empty name is the active one, an empty version the current one.
+    ///
+    /// Fails with `NotFound` where there is none, `FailedPrecondition` where an empty name finds no
+    /// active one or an empty version no current one, `InvalidArgument` for a name or version that
+    /// cannot be one, and as [`Profile::load`].
+    pub fn get(&self, name: &str, version: &str) -> Result<(Arc<Profile>, String)> {
+        let inner = self.inner();
+        let name = match (name, inner.state.active()) {
+            ("", Some(active)) => active.to_owned(),
+            ("", None) => {
+                return Err(Error::precondition(
+                    "no profile is active: name one, or activate one",
+                ));
+            }
+            (name, _) => name.to_owned(),
+        };
+        check_name(&name).map_err(|error| error.with_field("name"))?;
+        let version = if version.is_empty() {
+            inner.current(&name)?
+        } else {
+            check_version(version)?;
+            version.to_owned()
+        };
+        let profile = self.load(&inner, &name, &version)?;
+        Ok((profile, version))
+    }
+
+    /// The version that an activation without one means.
+    ///
+    /// Fails with `NotFound`, and `InvalidArgument` for a name that cannot be one.
+    pub fn newest(&self, name: &str) -> Result<String> {
+        check_name(name).map_err(|error| error.with_field("name"))?;
+        let inner = self.inner();
+        let newest = inner.kept.get(name).and_then(|kept| kept.last());
+        newest
+            .map(|kept| kept.version.clone())
+            .ok_or_else(|| no_profile(name))
+    }
+
+    /// Every version, by name, newest first.
+    pub fn list(&self) -> Vec<ProfileEntry> {
+        let inner = self.inner();
+        let selected = inner.state.selected();
+        let mut entries = Vec::new();
+        for (name, refused) in &inner.refused {
+            entries.push(ProfileEntry {
+                name: name.clone(),
+                version: String::new(),
+                current: false,
+                active: false,
+                profile: Err(again(refused)),
+            });
+        }
+        for (name, kept) in &inner.kept {
+            let usable = !inner.refused.contains_key(name);
+            for Kept { version, .. } in kept.iter().rev() {
+                let is = |selected: Option<&str>| usable && selected == Some(version.as_str());
+                let active = selected.as_ref().filter(|active| active.name == *name);
+                entries.push(ProfileEntry {
+                    name: name.clone(),
+                    version: version.clone(),
+                    current: is(inner.state.current(name)),
+                    active: is(active.map(|active| active.version.as_str())),
+                    profile: self.load(&inner, name, version),
+                });
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name)); // stable
+        entries
+    }
+
+    /// Keeps a profile as a version, and gives that. The first one of a name becomes current. One
+    /// that is there already stays as it is.
+    ///
+    /// Fails with `InvalidArgument` for what [`Profile::validate`] refuses, `ResourceExhausted` where
+    /// the store is full, and `FailedPrecondition` where it cannot be written.
+    pub fn put(&self, profile: &Profile) -> Result<String> {
+        self.may_write()?;
+        profile.validate()?;
+        let version = profile.checksum()?;
+        let mut inner = self.inner();
+        let name = &profile.name;
+        match find(&inner.kept, name, &version) {
+            Some(_) if self.load(&inner, name, &version).is_ok() => {}
+            // Damaged since: this mends it.
+            Some(kept) => self.write_version(profile, kept)?,
+            None => {
+                inner.room(name)?;
+                let kept = Kept {
+                    number: next_number(&inner.kept, name),
+                    version: version.clone(),
+                };
+                self.write_version(profile, &kept)?;
+                inner.kept.entry(name.clone()).or_default().push(kept);
+            }
+        }
+        let is_first = inner.state.name(name).is_none() && !inner.refused.contains_key(name);
+        if is_first {
+            let name = name.clone();
+            let to = Selected {
+                name,
+                version: version.clone(),
+            };
+            self.select(&mut inner, profile.name.as_str(), |state| {
+                state.activate(to, Scope::Current);
+            })?;
+        }
+        Ok(version)
+    }
+
+    /// Makes a version current, and its profile active where asked for. Detections that run are not
+    /// touched.
+    ///
+    /// Fails with `NotFound`, with `FailedPrecondition` where the store cannot be written, and as
+    /// [`Profile::load`] where the version is damaged; nothing has changed then.
+    pub fn activate(&self, name: &str, version: &str, scope: Scope) -> Result<()> {
+        self.may_write()?;
+        check_name(name).map_err(|error| error.with_field("name"))?;
+        check_version(version)?;
+        let mut inner = self.inner();
+        self.load(&inner, name, version)?;
+        let to = Selected {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        };
+        self.select(&mut inner, name, |state| state.activate(to, scope))
+    }
+
+    /// What [`roll_back`](Self::roll_back) would go back to.
+    ///
+    /// Fails with `NotFound` for an unknown name, and `FailedPrecondition` where there is nothing.
+    pub fn roll_back_target(&self, name: &str) -> Result<Selected> {
+        let inner = self.inner();
+        inner.roll_back(name).map(|(_, target)| target)
+    }
+
+    /// Goes back: to the version of `name` that was current before, or, with an empty name, to what
+    /// was active before the last change of that; then whatever that activation changed is undone.
+    ///
+    /// Fails as [`roll_back_target`](Self::roll_back_target), with `FailedPrecondition` where the
+    /// store cannot be written, and as [`Profile::load`] where the version is damaged; nothing has
+    /// changed then.
+    pub fn roll_back(&self, name: &str) -> Result<Selected> {
+        self.may_write()?;
+        let mut inner = self.inner();
+        let (state, target) = inner.roll_back(name)?;
+        self.load(&inner, &target.name, &target.version)?;
+        self.select(&mut inner, &target.name, |current| *current = state)?;
+        Ok(target)
+    }
+
+    /// Deletes a version.
+    ///
+    /// Fails with `NotFound`, and with `FailedPrecondition` where it is current (an active one is) or
+    /// the store cannot be written.
+    pub fn delete(&self, name: &str, version: &str) -> Result<()> {
+        self.may_write()?;
+        check_name(name).map_err(|error| error.with_field("name"))?;
+        check_version(version)?;
+        let mut inner = self.inner();
+        let Some(kept) = find(&inner.kept, name, version).cloned() else {
+            return Err(inner.no_version(name, version));
+        };
+        if inner.state.current(name) == Some(version) {
+            return Err(Error::precondition(format!(
+                "version {version} of {name} is current: activate another one first"
+            ))
+            .with_field("version"));
+        }
+        let directory = self.layout.versions_of(name);
+        disk::remove(&directory.join(kept.file_name()))?;
+        let Inner {
+            state, kept: all, ..
+        } = &mut *inner;
+        if let Some(versions) = all.get_mut(name) {
+            versions.retain(|kept| kept.version != version);
+            if versions.is_empty() {
+                all.remove(name);
+                // Empty, or not ours to remove.
+                let _ = std::fs::remove_dir(&directory);
+            }
+        }
+        state.keep(
+            |name, version| find(all, name, version).is_some(),
+            |name| all.contains_key(name),
+        );
+        disk::write(
+            &self.layout.state(),
+            &inner.state.to_text()?,
+            Access::Replaced,
+        )
+    }
+
+    /// Brings the disk to what opening found.
+    fn settle(&self, todo: Todo) -> Result<()> {
+        let mut inner = self.inner();
+        for profile in todo.keep {
+            let version = profile.checksum()?;
+            if let Some(kept) = find(&inner.kept, &profile.name, &version) {
+                self.write_version(&profile, kept)?;
+            }
+            inner.loose.remove(&(profile.name.clone(), version));
+        }
+        self.save(&inner)?;
+        for name in todo.copy {
+            if let Err(error) = self.copy(&mut inner, &name) {
+                tracing::error!(profile = name, "NAME.json could not be written: {error:#}");
+            }
+        }
+        self.save(&inner)
+    }
+
+    /// Changes the state, and with it the copies of the names whose current version changed. That of
+    /// `chosen` is whole again after it.
+    fn select(
+        &self,
+        inner: &mut Inner,
+        chosen: &str,
+        change: impl FnOnce(&mut State),
+    ) -> Result<()> {
+        let before = inner.state.clone();
+        change(&mut inner.state);
+        if let Err(error) = self.save(inner) {
+            inner.state = before;
+            return Err(error);
+        }
+        let mended = inner.refused.remove(chosen).is_some();
+        let changed: Vec<String> = inner
+            .state
+            .names()
+            .filter(|name| {
+                inner.state.current(name) != before.current(name) || (mended && *name == chosen)
+            })
+            .cloned()
+            .collect();
+        // The change is done; a copy that cannot be written is tried again on opening.
+        for name in changed {
+            if let Err(error) = self.copy(inner, &name) {
+                tracing::error!(profile = name, "NAME.json could not be written: {error:#}");
+            }
+        }
+        if let Err(error) = self.save(inner) {
+            tracing::error!("the state of the profiles could not be written: {error:#}");
+        }
+        Ok(())
+    }
+
+    /// Writes `NAME.json`, unless an older server could not read it.
+    fn copy(&self, inner: &mut Inner, name: &str) -> Result<()> {
+        let version = inner.current(name)?;
+        let profile = self.load(inner, name, &version)?;
+        if profile.schema > ROLLBACK_SCHEMA {
+            tracing::warn!(
+                profile = name,
+                schema = profile.schema,
+                "an older server cannot read the current version: NAME.json stays what it was"
+            );
+            return Ok(());
+        }
+        self.rescue(inner, name);
+        disk::write(
+            &self.layout.copy(name),
+            &profile.to_text()?,
+            Access::Replaced,
+        )?;
+        inner.state.copied(name, Some(&version));
+        Ok(())
+    }
+
+    /// Keeps what somebody put in the place of `NAME.json` while this process had the store.
+    fn rescue(&self, inner: &mut Inner, name: &str) {
+        let Ok((profile, version)) = open::load(&self.layout.copy(name), name) else {
+            return;
+        };
+        if find(&inner.kept, name, &version).is_some() || inner.room(name).is_err() {
+            return;
+        }
+        let kept = Kept {
+            number: next_number(&inner.kept, name),
+            version: version.clone(),
+        };
+        match self.write_version(&profile, &kept) {
+            Ok(()) => {
+                tracing::warn!(
+                    profile = name,
+                    version,
+                    "NAME.json was replaced by hand and is now replaced again: its content is kept as a version"
+                );
+                inner.kept.entry(name.to_owned()).or_default().push(kept);
+            }
+            Err(error) => tracing::error!(profile = name, "a version was lost: {error:#}"),
+        }
+    }
+
+    fn save(&self, inner: &Inner) -> Result<()> {
+        let text = inner.state.to_text()?;
+        disk::write(&self.layout.state(), &text, Access::Replaced)
+    }
+
+    fn write_version(&self, profile: &Profile, kept: &Kept) -> Result<()> {
+        let directory = self.layout.versions_of(&profile.name);
+        disk::make_directory(&directory)?;
+        let path = directory.join(kept.file_name());
+        disk::write(&path, &profile.to_text()?, Access::Immutable)
+    }
+
+    fn load(&self, inner: &Inner, name: &str, version: &str) -> Result<Arc<Profile>> {
+        if let Some(profile) = inner.loose.get(&(name.to_owned(), version.to_owned())) {
+            return Ok(profile.clone());
+        }
+        let Some(kept) = find(&inner.kept, name, version) else {
+            return Err(inner.no_version(name, version));
+        };
+        let path = self.layout.versions_of(name).join(kept.file_name());
+        let (profile, found) = open::load(&path, name).map_err(|error| match error.kind() {
             Kind::NotFound => {
-                Error::not_found(format!("no profile named {name:?}")).with_source(error)
+                Error::data_loss("a version is gone from the store").with_source(error)
             }
             _ => error,
         })?;
-        if profile.name != name {
+        if found != version {
             return Err(Error::data_loss(format!(
-                "{} holds a profile named {:?}: rename the file or calibrate anew",
-                path.display(),
-                profile.name
+                "the file of {name}'s version {version} holds {found}: it was replaced"
             )));
         }
-        Ok(profile)
+        Ok(Arc::new(profile))
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf> {
-        check_name(name)?;
-        Ok(self.directory.join(format!("{name}.{EXTENSION}")))
+    fn may_write(&self) -> Result<()> {
+        match &self.writer {
+            Writer::Here(_) => Ok(()),
+            Writer::Elsewhere(why) => Err(Error::precondition(why.clone())),
+        }
     }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The version that a name alone selects.
+    fn current(&self, name: &str) -> Result<String> {
+        if let Some(refused) = self.refused.get(name) {
+            return Err(again(refused));
+        }
+        if let Some(version) = self.state.current(name) {
+            return Ok(version.to_owned());
+        }
+        if self.kept.contains_key(name) {
+            return Err(Error::precondition(format!(
+                "the profile {name} has no current version: activate one"
+            ))
+            .with_field("name"));
+        }
+        Err(no_profile(name))
+    }
+
+    fn roll_back(&self, name: &str) -> Result<(State, Selected)> {
+        if !name.is_empty() {
+            check_name(name).map_err(|error| error.with_field("name"))?;
+            if !self.kept.contains_key(name) {
+                return Err(no_profile(name));
+            }
+        }
+        let mut state = self.state.clone();
+        match state.roll_back(name) {
+            Some(target) => Ok((state, target)),
+            None if name.is_empty() => Err(Error::precondition(
+                "no activation is remembered that could be undone",
+            )),
+            None => Err(
+                Error::precondition(format!("no earlier version of {name} is remembered"))
+                    .with_field("name"),
+            ),
+        }
+    }
+
+    /// Whether one more version of this name fits.
+    fn room(&self, name: &str) -> Result<()> {
+        let of_name = self.kept.get(name).map_or(0, Vec::len);
+        let all: usize = self.kept.values().map(Vec::len).sum();
+        if of_name >= limits::PROFILE_VERSIONS_MAX {
+            return Err(Error::exhausted(format!(
+                "the profile {name} has {of_name} versions, the most that are kept: delete some"
+            )));
+        }
+        if all >= limits::PROFILE_VERSIONS_TOTAL_MAX {
+            return Err(Error::exhausted(format!(
+                "the store has {all} versions, the most that are kept: delete some"
+            )));
+        }
+        if of_name == 0 && self.kept.len() >= limits::PROFILES_MAX {
+            return Err(Error::exhausted(format!(
+                "the store has {} profiles, the most that it may: remove some",
+                self.kept.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn no_version(&self, name: &str, version: &str) -> Error {
+        if self.kept.contains_key(name) {
+            Error::not_found(format!("the profile {name} has no version {version}"))
+                .with_field("version")
+        } else {
+            no_profile(name)
+        }
+    }
+}
+
+fn no_profile(name: &str) -> Error {
+    Error::not_found(format!("no profile named {name:?}")).with_field("name")
+}
+
+/// An error that is told more than once.
+fn again((kind, message): &(Kind, String)) -> Error {
+    Error::new(*kind, message.clone())
 }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod admission;
+mod choice;
 mod connections;
 mod convert;
 mod deadline;
@@ -23,7 +24,7 @@ mod status;
 mod upload;
 mod uri;
 
-pub use profiles::{Profiles, Ready};
+pub use profiles::{Listed, Profiles, Ready};
 pub use server::{Parts, serve};
 pub use source::OpenMedia;
 #[cfg(feature = "video")]
