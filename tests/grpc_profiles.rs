@@ -287,7 +287,7 @@ async fn each_wrong_request_is_refused_by_field_and_changes_nothing() {
     );
     refused(
         get(&mut admin, "../cam", "").await,
-        NotFound,
+        InvalidArgument,
         name,
         "../cam",
     );
@@ -452,8 +452,15 @@ async fn a_second_server_of_a_directory_serves_and_writes_nothing() {
     );
     activate(&mut admin, "door", "", false).await.unwrap();
     assert_eq!(second.info().await.active_profile, "cam", "as it began");
-    second.stop().await;
+    // The first one is gone: the second goes on from what it left.
     first.stop().await;
+    common::eventually("the second server takes over", || {
+        let mut other = other.clone();
+        async move { activate(&mut other, "cam", "", true).await.is_ok() }
+    })
+    .await;
+    assert_eq!(second.info().await.active_profile, "door");
+    second.stop().await;
 }
 
 fn opening(change: impl FnOnce(&mut proto::Open)) -> proto::DetectRequest {

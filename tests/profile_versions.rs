@@ -329,8 +329,12 @@ fn one_process_writes_and_others_read() {
         "being written by another process",
     );
     let reader = ProfileStore::open_or_read(directory.path(), Some("cam")).unwrap();
-    assert!(reader.read_only_because().is_some());
     assert_eq!(current(&reader, "cam"), 0);
+    says(
+        &reader.take_over().unwrap_err(),
+        Kind::FailedPrecondition,
+        "another process",
+    );
     for refused in [
         reader.put(&profile("cam", 1)).map(drop),
         reader.activate("cam", &version("cam", 0), Scope::Active),
@@ -340,7 +344,7 @@ fn one_process_writes_and_others_read() {
         says(
             &refused.unwrap_err(),
             Kind::FailedPrecondition,
-            "another process",
+            "to be read alone",
         );
     }
     writer.put(&profile("cam", 1)).unwrap();
@@ -348,8 +352,12 @@ fn one_process_writes_and_others_read() {
         .activate("cam", &version("cam", 1), Scope::Active)
         .unwrap();
     assert_eq!(current(&reader, "cam"), 0, "as it was opened");
-    drop((writer, reader));
-    open(directory.path());
+    // The writer is gone: the reader may write, once it has read what is there now.
+    drop(writer);
+    reader.take_over().unwrap();
+    assert_eq!(current(&reader, "cam"), 1);
+    reader.roll_back("").unwrap();
+    assert_eq!(old::read(directory.path(), "cam"), Ok(version("cam", 0)));
 }
 
 /// Reading leaves a directory as it is: no store is made in it.
@@ -357,7 +365,7 @@ fn one_process_writes_and_others_read() {
 fn reading_writes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     by_hand(directory.path(), "cam", 0);
-    let reader = ProfileStore::read_only(directory.path(), Some("cam"), "to look").unwrap();
+    let reader = ProfileStore::read_only(directory.path(), Some("cam")).unwrap();
     assert_eq!(current(&reader, "cam"), 0);
     reader.get("", &version("cam", 0)).unwrap();
     assert_eq!(reader.list().len(), 1);
@@ -537,7 +545,7 @@ proptest! {
             prop_assert_eq!(View::of(&store), model.view(), "after {:?}", op);
         }
         // Everybody says the same: who opens it anew, who only reads it, and an older server.
-        let read = ProfileStore::read_only(directory.path(), Some("cam"), "").unwrap();
+        let read = ProfileStore::read_only(directory.path(), Some("cam")).unwrap();
         prop_assert_eq!(View::of(&read), model.view());
         drop(store);
         prop_assert_eq!(View::of(&open(directory.path())), model.view());

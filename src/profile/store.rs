@@ -30,7 +30,8 @@
 //! written again. A current version of a schema that the release before cannot read is not copied:
 //! `NAME.json` stays what it was.
 //!
-//! One process writes. Others read the store as it was when they opened it.
+//! One process writes. Others read the store as it was when they opened it, and may take over when that
+//! one is gone.
 
 mod disk;
 mod open;
@@ -63,16 +64,9 @@ const ROLLBACK_SCHEMA: u32 = 1;
 #[derive(Debug)]
 pub struct ProfileStore {
     layout: Layout,
-    writer: Writer,
+    /// `None`: this process may not write.
+    writer: Mutex<Option<Lock>>,
     inner: Mutex<Inner>,
-}
-
-#[derive(Debug)]
-enum Writer {
-    /// This process.
-    Here(#[allow(dead_code)] Lock), // held, not read
-    /// Not this one, and why.
-    Elsewhere(String),
 }
 
 #[derive(Debug)]
@@ -116,33 +110,25 @@ impl ProfileStore {
     /// writes it, this one may not, or a later version of this program did, `ResourceExhausted` where
     /// it holds more than it may, and `DataLoss` where its state file is damaged.
     pub fn open(directory: impl Into<PathBuf>, choice: Option<&str>) -> Result<ProfileStore> {
-        let layout = Layout::new(directory.into())?;
-        let lock = layout.make().and_then(|()| layout.take())?;
-        layout.sweep()?;
-        let (inner, todo) = open::read(&layout, choice)?;
         let store = ProfileStore {
-            layout,
-            writer: Writer::Here(lock),
-            inner: Mutex::new(inner),
+            layout: Layout::new(directory.into())?,
+            writer: Mutex::new(None),
+            inner: Mutex::new(Inner::new(choice)),
         };
-        store.settle(todo)?;
+        store.take_over()?;
         Ok(store)
     }
 
     /// Opens a directory as it is now, to read: nothing is written, and no other process is in the
-    /// way. `why` is what is said to who wants to write.
+    /// way.
     ///
     /// Fails as [`open`](Self::open), but for other writers.
-    pub fn read_only(
-        directory: impl Into<PathBuf>,
-        choice: Option<&str>,
-        why: &str,
-    ) -> Result<ProfileStore> {
+    pub fn read_only(directory: impl Into<PathBuf>, choice: Option<&str>) -> Result<ProfileStore> {
         let layout = Layout::new(directory.into())?;
         let (inner, _) = open::read(&layout, choice)?;
         Ok(ProfileStore {
             layout,
-            writer: Writer::Elsewhere(why.to_owned()),
+            writer: Mutex::new(None),
             inner: Mutex::new(inner),
         })
     }
@@ -163,25 +149,36 @@ impl ProfileStore {
                     Kind::FailedPrecondition | Kind::ResourceExhausted
                 ) =>
             {
-                let store = ProfileStore::read_only(directory, choice, error.message())?;
-                tracing::warn!("profiles cannot be added or activated: {error:#}");
+                let store = ProfileStore::read_only(directory, choice)?;
+                tracing::warn!("profiles cannot be added or activated for now: {error:#}");
                 Ok(store)
             }
             opened => opened,
         }
     }
 
+    /// Becomes the process that writes, where it is not yet, and reads anew what is there: another
+    /// process that had the directory may have left.
+    ///
+    /// Fails as [`open`](Self::open); then everything is as it was.
+    pub fn take_over(&self) -> Result<()> {
+        let mut writer = self.writer();
+        if writer.is_some() {
+            return Ok(());
+        }
+        let lock = self.layout.make().and_then(|()| self.layout.take())?;
+        self.layout.sweep()?;
+        let choice = self.inner().state.choice.clone();
+        let (mut inner, todo) = open::read(&self.layout, choice.as_deref())?;
+        self.settle(&mut inner, todo)?;
+        *self.inner() = inner;
+        *writer = Some(lock);
+        Ok(())
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         self.layout.root()
-    }
-
-    /// Why this store cannot be written, if it cannot.
-    pub fn read_only_because(&self) -> Option<&str> {
-        match &self.writer {
-            Writer::Here(_) => None,
-            Writer::Elsewhere(why) => Some(why),
-        }
     }
 
     /// Name of the active profile, which need not exist.
@@ -231,6 +228,21 @@ impl ProfileStore {
         };
         let profile = self.load(&inner, &name, &version)?;
         Ok((profile, version))
+    }
+
+    /// As [`get`](Self::get), with whether it is current and active.
+    pub fn entry(&self, name: &str, version: &str) -> Result<ProfileEntry> {
+        let (profile, version) = self.get(name, version)?;
+        let inner = self.inner();
+        let name = profile.name.clone();
+        let current = inner.current(&name).is_ok_and(|current| current == version);
+        Ok(ProfileEntry {
+            active: current && inner.state.active() == Some(&name),
+            current,
+            profile: Ok(profile),
+            name,
+            version,
+        })
     }
 
     /// The version that an activation without one means.
@@ -400,8 +412,7 @@ impl ProfileStore {
     }
 
     /// Brings the disk to what opening found.
-    fn settle(&self, todo: Todo) -> Result<()> {
-        let mut inner = self.inner();
+    fn settle(&self, inner: &mut Inner, todo: Todo) -> Result<()> {
         for profile in todo.keep {
             let version = profile.checksum()?;
             if let Some(kept) = find(&inner.kept, &profile.name, &version) {
@@ -409,13 +420,13 @@ impl ProfileStore {
             }
             inner.loose.remove(&(profile.name.clone(), version));
         }
-        self.save(&inner)?;
+        self.save(inner)?;
         for name in todo.copy {
-            if let Err(error) = self.copy(&mut inner, &name) {
+            if let Err(error) = self.copy(inner, &name) {
                 tracing::error!(profile = name, "NAME.json could not be written: {error:#}");
             }
         }
-        self.save(&inner)
+        self.save(inner)
     }
 
     /// Changes the state, and with it the copies of the names whose current version changed. That of
@@ -535,10 +546,17 @@ impl ProfileStore {
     }
 
     fn may_write(&self) -> Result<()> {
-        match &self.writer {
-            Writer::Here(_) => Ok(()),
-            Writer::Elsewhere(why) => Err(Error::precondition(why.clone())),
+        if self.writer().is_some() {
+            return Ok(());
         }
+        Err(Error::precondition(format!(
+            "the profiles in {} are open to be read alone",
+            self.layout.root().display()
+        )))
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Lock>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -547,10 +565,20 @@ impl ProfileStore {
 }
 
 impl Inner {
+    /// Nothing, before anything is read.
+    fn new(choice: Option<&str>) -> Inner {
+        Inner {
+            state: State::new(choice.map(str::to_owned)),
+            kept: BTreeMap::new(),
+            loose: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
     /// The version that a name alone selects.
     fn current(&self, name: &str) -> Result<String> {
         if let Some(refused) = self.refused.get(name) {
-            return Err(again(refused));
+            return Err(again(refused).with_field("name"));
         }
         if let Some(version) = self.state.current(name) {
             return Ok(version.to_owned());

@@ -209,26 +209,74 @@ impl Profiles {
         };
         let mut listed = Vec::with_capacity(entries.len());
         for entry in entries {
-            let (profile, checked) = match entry.profile {
-                Ok(profile) => (Some(profile.clone()), self.fits(&profile).await),
-                Err(error) => (None, Err(error)),
-            };
-            let unusable = match (&self.store, checked) {
-                (_, Ok(())) => String::new(),
-                (Some(_), Err(error)) => told(&entry.name, &error),
-                // What is told already.
-                (None, Err(error)) => error.message().to_owned(),
-            };
-            listed.push(Listed {
-                name: entry.name,
-                version: entry.version,
-                current: entry.current,
-                active: entry.active,
-                profile,
-                unusable,
-            });
+            listed.push(self.listed(entry).await);
         }
         Ok(listed)
+    }
+
+    /// One version as [`list`](Self::list) has it; an empty version is the current one.
+    ///
+    /// Fails as [`get`](Self::get), but not for a version that does not fit the model; and with
+    /// `FailedPrecondition` for a damaged one.
+    pub async fn look(&self, name: &str, version: &str) -> Result<Listed> {
+        let entry = match &self.store {
+            Some(store) => {
+                let (of, at) = (name.to_owned(), version.to_owned());
+                blocking(store, move |store| store.entry(&of, &at)).await
+            }
+            None => {
+                let fits = |entry: &ProfileEntry| {
+                    entry.name == name && (version.is_empty() || entry.version == version)
+                };
+                match self.fixed().into_iter().find(fits) {
+                    Some(entry) => Ok(entry),
+                    None => {
+                        // Says which of the two is missing.
+                        self.get(name, version).await?;
+                        Err(Error::internal("a profile is there and is not"))
+                    }
+                }
+            }
+        };
+        match entry {
+            Ok(entry) => Ok(self.listed(entry).await),
+            Err(error) if error.kind() == Kind::DataLoss => {
+                tracing::warn!(profile = name, version, "{error:#}");
+                let field = if version.is_empty() {
+                    "name"
+                } else {
+                    "version"
+                };
+                Err(Error::precondition(told(name, &error)).with_field(field))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn listed(&self, entry: ProfileEntry) -> Listed {
+        let (profile, checked) = match entry.profile {
+            Ok(profile) => (Some(profile.clone()), self.fits(&profile).await),
+            Err(error) => (None, Err(error)),
+        };
+        let unusable = match (&self.store, checked) {
+            (_, Ok(())) => String::new(),
+            (Some(_), Err(error)) => {
+                if error.kind() != Kind::FailedPrecondition {
+                    tracing::warn!(profile = entry.name, version = entry.version, "{error:#}");
+                }
+                told(&entry.name, &error)
+            }
+            // What is told already.
+            (None, Err(error)) => error.message().to_owned(),
+        };
+        Listed {
+            name: entry.name,
+            version: entry.version,
+            current: entry.current,
+            active: entry.active,
+            profile,
+            unusable,
+        }
     }
 
     /// Keeps a new version, and activates it where asked for. The first version of a name becomes
@@ -327,10 +375,15 @@ impl Profiles {
         F: FnOnce(Arc<ProfileStore>) -> W + Send + 'static,
         W: Future<Output = Result<T>> + Send + 'static,
     {
-        let store = self.writable()?;
+        let Some(store) = self.store.clone() else {
+            return Err(Error::precondition(
+                "this server has one profile, given as a file: profiles can be added and activated where profiles.dir is set",
+            ));
+        };
         let this = self.clone();
         let task = tokio::spawn(async move {
             let _turn = this.changing.lock().await;
+            this.take_over(&store).await?;
             let result = work(store.clone()).await;
             // Also after a failure: half of what was asked for may be there.
             this.show(&store).await?;
@@ -340,19 +393,17 @@ impl Profiles {
             .or_kind(Kind::Internal, || "the change of a profile failed".into())?
     }
 
-    fn writable(&self) -> Result<Arc<ProfileStore>> {
-        let Some(store) = &self.store else {
-            return Err(Error::precondition(
-                "this server has one profile, given as a file: profiles can be added and activated where profiles.dir is set",
-            ));
-        };
-        if let Some(why) = store.read_only_because() {
-            tracing::info!("a change was refused: {why}");
-            return Err(Error::precondition(
-                "this server cannot write its profile directory (profiles.dir): another process has it, or it is read-only; the log of its start says which",
-            ));
+    /// Where another server had the directory and is gone, this one writes it from now on.
+    async fn take_over(&self, store: &Arc<ProfileStore>) -> Result<()> {
+        match blocking(store, ProfileStore::take_over).await {
+            Err(error) if error.kind() == Kind::FailedPrecondition => {
+                tracing::warn!("a change of the profiles was refused: {error:#}");
+                Err(Error::precondition(
+                    "this server cannot write its profile directory (profiles.dir): another server has it, or it is read-only; the log says which",
+                ))
+            }
+            taken => taken,
         }
-        Ok(store.clone())
     }
 
     /// Brings what requests see to what the store says.

@@ -100,7 +100,7 @@ fn killed_at_any_instant_the_store_is_the_old_or_the_new() {
             }
             done += ops.len();
             // Old or new: who opens it decides nothing, so reading says it too.
-            let read = View::of(&ProfileStore::read_only(&profiles, Some("cam"), "").unwrap());
+            let read = View::of(&ProfileStore::read_only(&profiles, Some("cam")).unwrap());
             let old = model.clone();
             model.apply(*last);
             if read != model.view() {

@@ -10,7 +10,7 @@ use super::{
     answer::answered,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     limits,
     profile::Scope,
 };
@@ -105,34 +105,13 @@ impl Admin {
 
     async fn one(&self, name: &str, version: &str) -> Result<proto::GetProfileResponse> {
         let name = named(name)?;
-        // What does not fit the model can be looked at all the same.
-        let listed = self.profiles.list().await?;
-        let of_name = || listed.iter().filter(|listed| listed.name == name);
-        let found = match version {
-            "" => of_name().find(|listed| listed.current),
-            version => of_name().find(|listed| listed.version == version),
+        let listed = self.profiles.look(name, version).await?;
+        let Some(profile) = &listed.profile else {
+            return Err(Error::precondition(listed.unusable).with_field("name"));
         };
-        let Some(found) = found else {
-            // Says what is missing.
-            self.profiles.get(name, version).await?;
-            return Err(Error::new(
-                Kind::Unavailable,
-                "the profiles changed just now: ask again",
-            ));
-        };
-        let Some(profile) = &found.profile else {
-            return Err(Error::precondition(found.unusable.clone()).with_field("version"));
-        };
-        let json = profile.to_text()?;
         Ok(proto::GetProfileResponse {
-            json,
-            profile: Some(message(Listed {
-                name: found.name.clone(),
-                version: found.version.clone(),
-                profile: found.profile.clone(),
-                unusable: found.unusable.clone(),
-                ..*found
-            })),
+            json: profile.to_text()?,
+            profile: Some(message(listed)),
         })
     }
 
