@@ -259,6 +259,9 @@ async fn a_profile_is_added_and_activated_in_one() {
 async fn each_wrong_request_is_refused_by_field_and_changes_nothing() {
     let directory = directory();
     std::fs::write(directory.path().join("broken.json"), "{").unwrap();
+    let later = variant("later", 0).to_text().unwrap();
+    let later = later.replacen("\"schema\": 1", "\"schema\": 99", 1);
+    std::fs::write(directory.path().join("later.json"), later).unwrap();
     let (server, mut admin) = start(directory.path()).await;
     let before = list(&mut admin).await;
     let foreign = before.iter().find(|p| p.name == "foreign").unwrap();
@@ -266,6 +269,8 @@ async fn each_wrong_request_is_refused_by_field_and_changes_nothing() {
     assert!(foreign.current && !foreign.version.is_empty());
     let broken = before.iter().find(|p| p.name == "broken").unwrap();
     assert!(broken.unusable.contains("cannot be read"), "{broken:?}");
+    let later = before.iter().find(|p| p.name == "later").unwrap();
+    assert!(later.unusable.contains("its schema is 99"), "{later:?}");
     // It can be looked at, although not used.
     get(&mut admin, "foreign", "").await.unwrap();
 
@@ -308,6 +313,12 @@ async fn each_wrong_request_is_refused_by_field_and_changes_nothing() {
         FailedPrecondition,
         name,
         "broken",
+    );
+    refused(
+        get(&mut admin, "later", "").await,
+        FailedPrecondition,
+        name,
+        "its schema is 99",
     );
     let long = "p".repeat(65);
     refused(
@@ -411,6 +422,48 @@ async fn each_wrong_request_is_refused_by_field_and_changes_nothing() {
     );
     assert_eq!(list(&mut admin).await, before);
     server.is_as_it_was().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_same_time_come_one_after_the_other() {
+    let directory = directory();
+    let (server, mut admin) = start(directory.path()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 1..6 {
+        for name in ["cam", "door"] {
+            let profiles = server.profiles.clone();
+            tasks.spawn(async move { profiles.add(variant(name, n), true).await.map(drop) });
+        }
+    }
+    while let Some(added) = within("changes", tasks.join_next()).await {
+        added.unwrap().unwrap();
+    }
+    let before = list(&mut admin).await;
+    assert_eq!(shape(&before).len(), 12);
+    assert_eq!(before.iter().filter(|p| p.active).count(), 1);
+    // What is shown is what is served, and what is kept.
+    let info = server.info().await;
+    let active = before.iter().find(|p| p.active).unwrap();
+    assert_eq!(
+        (&info.active_profile, &info.active_profile_version),
+        (&active.name, &active.version)
+    );
+    server.stop().await;
+    let (server, mut admin) = start(directory.path()).await;
+    assert_eq!(list(&mut admin).await, before);
+    // Each activation can be undone, down to what was there first.
+    for _ in 0..10 {
+        roll_back(&mut admin, "").await.unwrap();
+    }
+    let first = row("cam", 0, true, true);
+    assert!(shape(&list(&mut admin).await).contains(&first));
+    refused(
+        roll_back(&mut admin, "").await,
+        Code::FailedPrecondition,
+        None,
+        "no activation",
+    );
     server.stop().await;
 }
 

@@ -160,7 +160,7 @@ enum Found {
     /// One, which is the active one.
     File(Arc<Profile>),
     /// A directory of them.
-    Store(ProfileStore),
+    Store(Box<ProfileStore>),
 }
 
 impl Found {
@@ -183,7 +183,7 @@ impl Found {
                 "another profile than profiles.active has been activated since, and stays active"
             );
         }
-        Ok(Found::Store(store))
+        Ok(Found::Store(Box::new(store)))
     }
 
     async fn check(self, engine: &EngineHandle) -> Result<Profiles> {
@@ -192,7 +192,7 @@ impl Found {
                 let name = profile.name.clone();
                 Profiles::check(&name, vec![(name.clone(), Ok(profile))], engine).await
             }
-            Found::Store(store) => Profiles::open(store, engine).await,
+            Found::Store(store) => Profiles::open(*store, engine).await,
         }
     }
 

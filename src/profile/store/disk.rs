@@ -173,18 +173,20 @@ pub(super) fn read(path: &Path, most: u64) -> Result<Option<String>> {
 /// Writes a file that is the old or the new one at every instant, and the new one for good when this
 /// returns: beside it first, synced, renamed, and the rename synced with the directory.
 pub(super) fn write(path: &Path, text: &str, access: Access) -> Result<()> {
+    replace(path, text, access)
+        .map_err(|error| failed(error, || format!("cannot write {}", path.display())))
+}
+
+fn replace(path: &Path, text: &str, access: Access) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    let written = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .permissions(Permissions::from_mode(access.mode()))
-            .tempfile_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        sync(directory)
-    };
-    written().map_err(|error| failed(error, || format!("cannot write {}", path.display())))
+    let mut file = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .permissions(Permissions::from_mode(access.mode()))
+        .tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync(directory)
 }
 
 /// Removes a file, if it is there, for good.

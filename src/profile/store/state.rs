@@ -252,13 +252,10 @@ impl State {
         let value: serde_json::Value =
             serde_json::from_str(text).or_kind(Kind::DataLoss, || "it is not JSON".into())?;
         let schema = value.pointer("/state/schema").and_then(|s| s.as_u64());
-        match schema {
-            Some(schema) if schema > u64::from(SCHEMA) => {
-                return Err(Error::precondition(format!(
-                    "its schema is {schema}, and this version reads {SCHEMA}: use the version that wrote it"
-                )));
-            }
-            _ => {}
+        if let Some(schema) = schema.filter(|schema| *schema > u64::from(SCHEMA)) {
+            return Err(Error::precondition(format!(
+                "its schema is {schema}, and this version reads {SCHEMA}: use the version that wrote it"
+            )));
         }
         let envelope: Envelope = serde_json::from_str(text)
             .map_err(|error| Error::data_loss(format!("it is no state of a store: {error}")))?;

@@ -44,9 +44,10 @@ impl Admin {
         let request = request.into_inner();
         let activated = async {
             let name = named(&request.name)?;
-            let scope = match request.current_only {
-                true => Scope::Current,
-                false => Scope::Active,
+            let scope = if request.current_only {
+                Scope::Current
+            } else {
+                Scope::Active
             };
             let ready = self
                 .profiles
