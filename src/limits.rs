@@ -560,3 +560,23 @@ pub const WEB_REDIRECTS_MAX: usize = 5;
 
 /// Head of an answer, bytes, and with it what hyper reads ahead of the decoder.
 pub const WEB_HEAD_MAX_BYTES: usize = 256 << 10;
+
+// --- profiles
+
+/// Versions of one profile that are kept: one a week for two years.
+pub const PROFILE_VERSIONS_MAX: usize = 100;
+
+/// Versions of all profiles together. A list of them is one message: at some 300 bytes each it stays
+/// far below the 4 MiB that clients take.
+pub const PROFILE_VERSIONS_TOTAL_MAX: usize = 5000;
+
+/// Activations that can be undone; older ones are forgotten.
+pub const PROFILE_HISTORY_MAX: usize = 256;
+
+/// Largest state file of a profile store, bytes: 1,000 names with two versions, and the history, take
+/// some 350 kB.
+pub const PROFILE_STATE_MAX_BYTES: u64 = 1 << 20;
+
+/// Active versions that have a metric series of their own in one run of the server; later ones share
+/// one.
+pub const PROFILE_SERIES_MAX: usize = 64;

@@ -73,6 +73,11 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
         1.0,
     );
     is("headhunt_streams", 0.0);
+    let version = server.profiles.active().version().to_owned();
+    is(
+        &format!(r#"headhunt_profile_info{{profile="cam",version="{version}"}}"#),
+        1.0,
+    );
     is("headhunt_upload_bytes_total", bytes.len() as f64);
     is("headhunt_stream_duration_seconds_count", 3.0);
     // 7 of the upload; the warm-up pass is no segment.

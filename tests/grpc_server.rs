@@ -346,7 +346,7 @@ async fn grpc_web_over_http_1_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_admin_rpc_is_unimplemented_by_name() {
+async fn what_is_unimplemented_says_so_by_name() {
     let server = TestServer::start("").await;
     let mut client = AdminServiceClient::new(server.channel().await);
     let mut answers: Vec<(&str, Status)> = vec![(
@@ -369,13 +369,8 @@ async fn every_admin_rpc_is_unimplemented_by_name() {
         "Evaluate" evaluate EvaluateRequest,
         "FollowJob" follow_job FollowJobRequest,
         "CancelJob" cancel_job CancelJobRequest,
-        "ListProfiles" list_profiles ListProfilesRequest,
-        "GetProfile" get_profile GetProfileRequest,
-        "ActivateProfile" activate_profile ActivateProfileRequest,
-        "RollBackProfile" roll_back_profile RollBackProfileRequest,
-        "DeleteProfile" delete_profile DeleteProfileRequest,
     }
-    assert_eq!(answers.len(), 13);
+    assert_eq!(answers.len(), 8);
     for (name, status) in answers {
         assert_eq!(status.code(), Code::Unimplemented, "{name}: {status:?}");
         assert!(status.message().contains(name), "{name}: {status:?}");

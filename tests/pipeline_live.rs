@@ -66,6 +66,7 @@ fn live_with(
         options,
         lane: Lane::Live,
         max_delay: Some(max_delay),
+        follow: None,
     };
     let open = Box::new(move || Ok(Box::new(source) as Box<dyn MediaSource>));
     let running = tokio::spawn(run(open, detection, engine.clone(), sender, cancel.clone()));

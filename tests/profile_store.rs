@@ -1,15 +1,15 @@
-//! Profiles on disk: what is refused and how it is said, atomic saving, the store.
+//! Profiles on disk: what is refused and how it is said, atomic saving.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod doubles;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use doubles::{FINGERPRINT, FakeProbe, profile};
 use headhunt::{
     error::{Error, Kind},
     head::HeadId,
-    profile::{Profile, ProfileStore},
+    profile::Profile,
     segment::SegmentRule,
 };
 use proptest::prelude::*;
@@ -247,107 +247,6 @@ fn another_model_is_refused_and_both_are_named() {
         warnings[0].contains("cuda:0") && warnings[1].contains("bf16"),
         "{warnings:?}"
     );
-}
-
-#[test]
-fn the_store_finds_lists_and_swaps() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut night = profile();
-    night.name = "night".into();
-    saved(directory.path(), &profile());
-    saved(directory.path(), &night);
-    fs::write(directory.path().join("broken.json"), "{").unwrap();
-    fs::write(directory.path().join("README.txt"), "no profile").unwrap();
-    let store = ProfileStore::open(directory.path(), Some("double")).unwrap();
-    let before = store.get("").unwrap();
-    assert_eq!(before.name, "double");
-    assert_eq!(store.get("night").unwrap().name, "night");
-    let listed = store.list().unwrap();
-    let shape: Vec<_> = listed
-        .iter()
-        .map(|entry| (entry.name.as_str(), entry.active, entry.profile.is_ok()))
-        .collect();
-    assert_eq!(
-        shape,
-        [
-            ("broken", false, false),
-            ("double", true, true),
-            ("night", false, true)
-        ]
-    );
-    // The active one stays as it was activated, whatever happens to the file.
-    let mut newer = profile();
-    newer.locator.threshold = 0.9;
-    store.put(&newer).unwrap();
-    assert!(Arc::ptr_eq(&store.get("double").unwrap(), &before));
-    store.activate("double").unwrap();
-    assert_eq!(store.get("").unwrap().locator.threshold, 0.9);
-    assert_eq!(
-        before.locator.threshold, 0.5,
-        "a detection that runs keeps its own"
-    );
-    // A failed activation changes nothing.
-    store.activate("broken").unwrap_err();
-    assert_eq!(store.active().unwrap().name, "double");
-}
-
-#[test]
-fn the_store_says_what_is_missing() {
-    let directory = tempfile::tempdir().unwrap();
-    saved(directory.path(), &profile());
-    let store = ProfileStore::open(directory.path(), None).unwrap();
-    says(
-        &store.get("").unwrap_err(),
-        Kind::FailedPrecondition,
-        "no profile is active",
-    );
-    says(
-        &store.get("other").unwrap_err(),
-        Kind::NotFound,
-        "\"other\"",
-    );
-    let error = ProfileStore::open(directory.path(), Some("other"))
-        .err()
-        .unwrap();
-    assert_eq!(error.kind(), Kind::NotFound);
-    let error = ProfileStore::open(directory.path().join("none"), None)
-        .err()
-        .unwrap();
-    assert_eq!(error.kind(), Kind::NotFound);
-    fs::rename(
-        directory.path().join("double.json"),
-        directory.path().join("renamed.json"),
-    )
-    .unwrap();
-    says(
-        &store.get("renamed").unwrap_err(),
-        Kind::DataLoss,
-        "named \"double\"",
-    );
-}
-
-#[test]
-fn no_name_leaves_the_directory() {
-    let root = tempfile::tempdir().unwrap();
-    let inside = root.path().join("profiles");
-    fs::create_dir(&inside).unwrap();
-    saved(root.path(), &profile());
-    let store = ProfileStore::open(&inside, None).unwrap();
-    for name in [
-        "../double",
-        "..",
-        ".",
-        "/etc/passwd",
-        "a/../../double",
-        "double\0",
-        ".hidden",
-        "a b",
-        "é",
-        "..\\double",
-        "-x",
-    ] {
-        says(&store.get(name).unwrap_err(), Kind::InvalidArgument, "name");
-    }
 }
 
 #[test]

@@ -122,7 +122,7 @@ async fn serve(
     let shutdown = CancellationToken::new();
     let signals = tokio::spawn(end_on_signal(shutdown.clone()));
     let profiles = tokio::select! {
-        checked = Profiles::check(&found.active, found.profiles, &engine) => checked?,
+        checked = found.check(&engine) => Arc::new(checked?),
         () = shutdown.cancelled() => return Ok(()),
     };
     let active = profiles.active();
@@ -156,48 +156,69 @@ async fn end_on_signal(shutdown: CancellationToken) {
 }
 
 /// Profiles as they lie on disk, before they are compared with the model.
-struct Found {
-    active: String,
-    profiles: Vec<(String, Result<Arc<Profile>>)>,
+enum Found {
+    /// One, which is the active one.
+    File(Arc<Profile>),
+    /// A directory of them.
+    Store(Box<ProfileStore>),
 }
 
 impl Found {
     fn read(settings: &Settings) -> Result<Found> {
         let places = &settings.profiles;
         if let Some(file) = &places.file {
-            let profile = Profile::load(file)?;
-            return Ok(Found {
-                active: profile.name.clone(),
-                profiles: vec![(profile.name.clone(), Ok(Arc::new(profile)))],
-            });
+            return Profile::load(file).map(|profile| Found::File(Arc::new(profile)));
         }
-        let (Some(dir), Some(active)) = (&places.dir, &places.active) else {
+        let (Some(dir), Some(choice)) = (&places.dir, &places.active) else {
             return Err(Error::invalid(
                 "no profile: set profiles.file (or --profile), or profiles.dir and profiles.active; `headhunt calibrate` makes one",
             ));
         };
-        let entries = ProfileStore::open(dir, None)?.list()?;
-        Ok(Found {
-            active: active.clone(),
-            profiles: entries
-                .into_iter()
-                .map(|entry| (entry.name, entry.profile))
-                .collect(),
-        })
+        let store = ProfileStore::open_or_read(dir, Some(choice))?;
+        let active = store.active();
+        if let Some(active) = active.filter(|active| active != choice) {
+            tracing::info!(
+                active,
+                choice,
+                "another profile than profiles.active has been activated since, and stays active"
+            );
+        }
+        Ok(Found::Store(Box::new(store)))
     }
 
-    fn usable(&self) -> impl Iterator<Item = &Profile> {
-        self.profiles
-            .iter()
-            .filter_map(|(_, profile)| profile.as_deref().ok())
+    async fn check(self, engine: &EngineHandle) -> Result<Profiles> {
+        match self {
+            Found::File(profile) => {
+                let name = profile.name.clone();
+                Profiles::check(&name, vec![(name.clone(), Ok(profile))], engine).await
+            }
+            Found::Store(store) => Profiles::open(*store, engine).await,
+        }
     }
 
-    /// Layers to load: down to the deepest head of any profile that this model could have.
+    /// Layers to load: down to the deepest head of any version that this model could have.
     fn layers(&self, of_model: usize) -> Option<usize> {
-        self.usable()
-            .map(Profile::layers_needed)
+        let needed = match self {
+            Found::File(profile) => vec![profile.layers_needed()],
+            Found::Store(store) => store
+                .list()
+                .iter()
+                .filter_map(|entry| entry.profile.as_deref().ok())
+                .map(Profile::layers_needed)
+                .collect(),
+        };
+        needed
+            .into_iter()
             .filter(|layers| *layers <= of_model)
             .max()
+    }
+
+    /// The active profile, where it can be read.
+    fn active(&self) -> Option<Arc<Profile>> {
+        match self {
+            Found::File(profile) => Some(profile.clone()),
+            Found::Store(store) => store.get("", "").ok().map(|(profile, _)| profile),
+        }
     }
 }
 
@@ -243,7 +264,7 @@ fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result
 fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConfig {
     let set = &settings.engine;
     let suited = EngineConfig::for_device(device);
-    let active = found.usable().find(|profile| profile.name == found.active);
+    let active = found.active();
     EngineConfig {
         queue_capacity: set.queue_capacity_segments,
         max_batch: match set.max_batch_segments {

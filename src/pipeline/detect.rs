@@ -15,13 +15,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{EngineHandle, Job, Lane, Ticket},
     error::{Error, Kind, Result},
-    head::{HeadFeatures, HeadSelection},
+    head::HeadFeatures,
     limits::OUTSTANDING_SEGMENTS_MAX,
     media::{FrameStamp, Gap, MediaInfo, SourceState},
     model::pixels::resize_bicubic,
@@ -38,6 +41,7 @@ pub use super::options::DetectOptions;
 use super::{
     backlog::{Backlog, Shed, Waiting},
     event::{DetectEvent, SegmentScores, Stage, Summary},
+    follow::{Ask, Follow},
     people::{People, Seen},
     prepare::{
         OpenSource, Preparation, PrepareOptions, Prepared, PreparedSegment, Received, Rescore,
@@ -58,6 +62,10 @@ pub struct Detection {
     /// For a live source: how old a segment may be when its pass begins; it is dropped then, as it is
     /// when too many wait, and told as a gap. `None`: segments wait, and hold the source back.
     pub max_delay: Option<Duration>,
+    /// Versions of the profile to move to, as they are activated: from the next segment on that is
+    /// submitted to the model. They must fit it. One that cuts video otherwise is left out, with a
+    /// warning in the log. `None`: the profile stays.
+    pub follow: Option<watch::Receiver<Arc<Profile>>>,
 }
 
 /// Runs a detection to its end and returns what its last event, the summary, says.
@@ -134,6 +142,8 @@ enum Item {
     Gap(Gap),
     Source(SourceState),
     Shed(Shed),
+    /// What was submitted after it is scored with this profile.
+    Profile(Arc<Profile>),
 }
 
 /// A segment without its pixels.
@@ -151,10 +161,14 @@ struct Stamps {
 type Submission = Pin<Box<dyn Future<Output = Result<Ticket>> + Send>>;
 
 struct Session {
+    /// Its profile is the one that scores what comes back from the engine.
     detection: Detection,
     scorer: Logistic,
-    prompts: Arc<[String]>,
-    heads: HeadSelection,
+    /// Of the profile that segments are submitted with: the newer one while it changes.
+    ask: Ask,
+    follow: Follow,
+    /// Of the source, frames per second.
+    declared_fps: Option<f64>,
     stream: u64,
     engine: EngineHandle,
     out: mpsc::Sender<DetectEvent>,
@@ -168,6 +182,8 @@ struct Session {
     submission: Option<(Stamps, Submission)>,
     /// Submitted segments, and gaps among them.
     items: VecDeque<Item>,
+    /// Segments that this locator has been given.
+    located: u64,
     /// Segments that the locator has seen and not made final, with its own count of them.
     unfinal: VecDeque<(u64, Stamps)>,
     /// Dropped runs of segments so far: each splits the smoothing as a gap of the source does.
@@ -194,8 +210,9 @@ impl Session {
         let profile = &detection.profile;
         Session {
             scorer: Logistic::from(&profile.scorer),
-            prompts: profile.scoring_prompts.as_slice().into(),
-            heads: HeadSelection::Only(profile.heads.clone()),
+            ask: Ask::of(profile),
+            follow: Follow::new(profile.clone(), detection.follow.clone()),
+            declared_fps: None,
             stream: engine.new_stream(),
             people: People::new(&detection.options, profile),
             detection,
@@ -206,6 +223,7 @@ impl Session {
             backlog: Backlog::default(),
             submission: None,
             items: VecDeque::new(),
+            located: 0,
             unfinal: VecDeque::new(),
             shed_runs: 0,
             scored: None,
@@ -237,6 +255,10 @@ impl Session {
                     self.shed(shed).await?;
                     continue;
                 }
+                Some(Item::Profile(profile)) => {
+                    self.move_to(profile).await?;
+                    continue;
+                }
                 Some(segment) => self.items.push_front(segment),
                 None => {}
             }
@@ -262,6 +284,8 @@ impl Session {
                 biased;
                 () = self.cancel.cancelled() => return Err(cancelled()),
                 () = self.out.closed() => return Err(left()),
+                // Where nothing moves, the change waits for a segment for the model: it is asked for.
+                () = self.follow.changed() => self.rescore.ask(),
                 features = first_ticket(&mut self.items) => self.features(features).await?,
                 ticket = submitted(&mut self.submission) => self.submitted(ticket),
                 item = preparation.next(), if has_room => self.prepared(item).await?,
@@ -294,12 +318,40 @@ impl Session {
     }
 
     async fn opened(&mut self, info: MediaInfo) -> Result<()> {
-        let profile = &self.detection.profile;
-        self.locator = Some(StreamingLocator::new(
-            &profile.locator,
-            profile.segment.seconds(info.declared_fps),
-        )?);
+        self.declared_fps = info.declared_fps;
+        self.locator = Some(self.new_locator()?);
         self.emit(DetectEvent::Opened(info)).await
+    }
+
+    fn new_locator(&self) -> Result<StreamingLocator> {
+        let profile = &self.detection.profile;
+        StreamingLocator::new(&profile.locator, profile.segment.seconds(self.declared_fps))
+    }
+
+    /// Every segment that was submitted with the old profile has been scored: its scores become
+    /// final and its event ends, and the new one begins as at the start of the media.
+    async fn move_to(&mut self, profile: Arc<Profile>) -> Result<()> {
+        let mut outputs = locator(&mut self.locator)?.finish();
+        for output in &mut outputs {
+            if let LocatorOutput::Ended(_, reason @ EndReason::EndOfStream) = output {
+                *reason = EndReason::ProfileChanged;
+            }
+        }
+        self.deliver(outputs).await?;
+        self.scorer = Logistic::from(&profile.scorer);
+        self.people.restart(&profile);
+        self.detection.profile = profile.clone();
+        self.locator = Some(self.new_locator()?);
+        self.located = 0;
+        self.scored = None;
+        self.event_over = None;
+        let version = profile.checksum()?;
+        tracing::info!(profile = profile.name, version, "moved to another version");
+        self.emit(DetectEvent::ProfileChanged {
+            profile: profile.name.clone(),
+            version,
+        })
+        .await
     }
 
     /// Takes what waited longest.
@@ -334,10 +386,14 @@ impl Session {
             self.items.push_back(Item::Repeat(stamps, of));
             return;
         }
+        if let Some(profile) = self.follow.take() {
+            self.ask = Ask::of(&profile);
+            self.items.push_back(Item::Profile(profile));
+        }
         let job = Job {
             clip,
-            prompts: self.prompts.clone(),
-            heads: self.heads.clone(),
+            prompts: self.ask.prompts.clone(),
+            heads: self.ask.heads.clone(),
             lane: self.detection.lane,
             stream: self.stream,
             deadline: self
@@ -421,7 +477,8 @@ impl Session {
         let mut span = stamps.span()?;
         span.run = span.run.saturating_add(self.shed_runs);
         let outputs = locator(&mut self.locator)?.push(span, p)?;
-        self.unfinal.push_back((self.summary.segments, stamps));
+        self.unfinal.push_back((self.located, stamps));
+        self.located += 1;
         self.summary.segments += 1;
         Ok(outputs)
     }

@@ -76,6 +76,13 @@ pub enum DetectEvent {
     Gap(Gap),
     /// A live source was interrupted or is back.
     Source(SourceState),
+    /// From the segment whose scores come next on this profile scores.
+    ProfileChanged {
+        /// Its name.
+        profile: String,
+        /// SHA-256 of its content, hex.
+        version: String,
+    },
     /// Last.
     Summary(Summary),
 }

@@ -4,6 +4,7 @@ mod backlog;
 pub mod calibrate;
 pub mod detect;
 pub mod event;
+mod follow;
 pub mod labelled;
 pub mod offline;
 pub mod options;

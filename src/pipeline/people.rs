@@ -44,6 +44,12 @@ impl People {
         }
     }
 
+    /// Another profile locates what follows; the locator before has ended.
+    pub fn restart(&mut self, profile: &Profile) {
+        self.alerts.restart(profile.locator.threshold);
+        self.best = None;
+    }
+
     /// A segment became final; before [`take`](Self::take) of that output.
     pub fn see(&mut self, seen: Seen) {
         self.latest = seen;

@@ -67,7 +67,10 @@ impl Profile {
             .map_err(|error| error.context(format_args!("profile {}", path.display())))
     }
 
-    fn write(&self, path: &Path) -> Result<()> {
+    /// The content of its file: indented JSON with the checksum.
+    ///
+    /// Fails with `InvalidArgument` where the file would be larger than a profile may be.
+    pub fn to_text(&self) -> Result<String> {
         let envelope = Envelope {
             checksum: format!("{CHECKSUM_PREFIX}{}", self.checksum()?),
             profile: self,
@@ -82,7 +85,11 @@ impl Profile {
                 limits::PROFILE_MAX_BYTES
             )));
         }
-        write_atomically(path, json.as_bytes()).map_err(|error| {
+        Ok(json)
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        write_atomically(path, self.to_text()?.as_bytes()).map_err(|error| {
             let kind = match error.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                     Kind::ResourceExhausted
@@ -96,7 +103,7 @@ impl Profile {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(|error| {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => Kind::NotFound,
@@ -117,7 +124,7 @@ fn read(path: &Path) -> Result<String> {
     String::from_utf8(bytes).or_kind(Kind::DataLoss, || "it is not UTF-8 text".into())
 }
 
-fn parse(text: &str) -> Result<Profile> {
+pub(super) fn parse(text: &str) -> Result<Profile> {
     // The schema first: a later one may have keys that this version does not know.
     let value: Value =
         serde_json::from_str(text).or_kind(Kind::DataLoss, || "it is not JSON".into())?;

@@ -5,7 +5,7 @@ mod file;
 mod store;
 
 pub use check::check_name;
-pub use store::{ProfileEntry, ProfileStore};
+pub use store::{ProfileEntry, ProfileStore, Scope, Selected};
 
 use serde::{Deserialize, Serialize};
 

@@ -61,6 +61,12 @@ pub(super) fn response(context: &Context, event: DetectEvent) -> proto::DetectRe
             segments_gated: summary.segments_gated,
         }),
         DetectEvent::Source(state) => Message::SourceState(source_state(state)),
+        DetectEvent::ProfileChanged { profile, version } => {
+            Message::ProfileChanged(proto::ProfileChanged {
+                profile,
+                profile_version: version,
+            })
+        }
     };
     proto::DetectResponse {
         message: Some(message),
@@ -127,6 +133,7 @@ fn end_reason(reason: events::EndReason) -> proto::EventEndReason {
         events::EndReason::Gap => proto::EventEndReason::Gap,
         events::EndReason::EndOfStream => proto::EventEndReason::EndOfStream,
         events::EndReason::NotConfirmed => proto::EventEndReason::NotConfirmed,
+        events::EndReason::ProfileChanged => proto::EventEndReason::ProfileChanged,
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod admin;
 mod admission;
+mod choice;
 mod connections;
 mod convert;
 mod deadline;
@@ -25,7 +26,7 @@ mod uri;
 #[cfg(feature = "video")]
 mod web;
 
-pub use profiles::{Profiles, Ready};
+pub use profiles::{Listed, Profiles, Ready};
 pub use server::{Parts, serve};
 pub use source::OpenMedia;
 #[cfg(feature = "video")]

@@ -6,6 +6,7 @@ use tokio::time;
 use tonic::Streaming;
 
 use super::{
+    choice::Choice,
     options,
     proto::{self, DetectRequest, detect_request::Message, open::Source},
     uri::{self, UriSource},
@@ -22,8 +23,8 @@ use crate::{
 pub(super) struct Opening {
     /// What is scored.
     pub input: Input,
-    /// Empty: the active profile.
-    pub profile: String,
+    /// With which profile.
+    pub profile: Choice,
     /// What is wanted.
     pub options: DetectOptions,
 }
@@ -61,10 +62,15 @@ pub(super) fn watch(request: proto::WatchRequest, allowed: &SourceSettings) -> R
         return Err(wrong("source", "the request names no source"));
     };
     let input = Input::Uri(uri::parse("source", source, allowed)?);
-    at_most("profile", &request.profile, limits::PROFILE_NAME_MAX_BYTES)?;
+    let profile = Choice::new(
+        "",
+        request.profile,
+        request.profile_version,
+        request.follow_profile,
+    )?;
     Ok(Opening {
         input,
-        profile: request.profile,
+        profile,
         options: options::parse("options", request.options)?,
     })
 }
@@ -136,14 +142,15 @@ fn check(first: Option<DetectRequest>, allowed: &SourceSettings) -> Result<Openi
             ));
         }
     };
-    at_most(
-        "open.profile",
-        &open.profile,
-        limits::PROFILE_NAME_MAX_BYTES,
+    let profile = Choice::new(
+        "open.",
+        open.profile,
+        open.profile_version,
+        open.follow_profile,
     )?;
     Ok(Opening {
         input,
-        profile: open.profile,
+        profile,
         options: options::parse("open.options", open.options)?,
     })
 }
@@ -237,7 +244,7 @@ mod tests {
             opening,
             Opening {
                 input: Input::Upload("a.mp4".into()),
-                profile: "cam".into(),
+                profile: Choice::new("open.", "cam".into(), String::new(), false).unwrap(),
                 options: DetectOptions {
                     provisional: true,
                     ..DetectOptions::default()

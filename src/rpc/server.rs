@@ -33,8 +33,8 @@ use crate::{
 pub struct Parts {
     /// The resident model's queue.
     pub engine: EngineHandle,
-    /// The profiles that a request may name, checked against the model.
-    pub profiles: Profiles,
+    /// The profiles that a request may name, checked against the model. They may change.
+    pub profiles: Arc<Profiles>,
     /// Turns uploads into frames.
     pub media: Arc<dyn OpenMedia>,
 }
@@ -57,6 +57,9 @@ pub async fn serve(
     let health_service =
         tonic_health::server::HealthService::from_health_reporter(reporter.clone());
     let admission = Admission::new(settings.streams.max_streams, shutdown.clone());
+    let admin = Admin {
+        profiles: parts.profiles.clone(),
+    };
     let handler = DetectionHandler {
         admission: admission.clone(),
         responses: settings.streams.clone(),
@@ -83,7 +86,7 @@ pub async fn serve(
                 .max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
         )
         .add_service(
-            AdminServiceServer::new(Admin).max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
+            AdminServiceServer::new(admin).max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
         )
         .add_service(tonic_health::pb::health_server::HealthServer::new(
             health_service,

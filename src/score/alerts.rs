@@ -88,6 +88,13 @@ impl Alerts {
         }
     }
 
+    /// The locator that follows has another threshold; the one before has ended, and so have its
+    /// events. Ids count on, and a cooldown goes on.
+    pub fn restart(&mut self, threshold: f64) {
+        self.threshold = threshold;
+        self.found = false;
+    }
+
     /// Takes the locator's next output, in order, and gives what to tell because of it.
     pub fn take(&mut self, output: &LocatorOutput) -> Option<Alert> {
         match output {

@@ -35,4 +35,6 @@ pub enum EndReason {
     /// A provisional event was none: its segment's final p′ was at or below the threshold, or it
     /// was over before it had lasted long enough.
     NotConfirmed,
+    /// Another version of the profile scores what follows.
+    ProfileChanged,
 }

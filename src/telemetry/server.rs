@@ -1,6 +1,15 @@
 //! What the gRPC server counts.
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use metrics::{
+    Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::limits::PROFILE_SERIES_MAX;
 
 /// RPCs that ended, by method and gRPC code.
 pub const RPCS: &str = "headhunt_rpcs_total";
@@ -10,6 +19,8 @@ pub const STREAMS: &str = "headhunt_streams";
 pub const UPLOAD_BYTES: &str = "headhunt_upload_bytes_total";
 /// Provisional responses that a slow reader did not get.
 pub const RESPONSES_DROPPED: &str = "headhunt_responses_dropped_total";
+/// Which version of which profile is active: 1 for that one, 0 for those before it.
+pub const PROFILE_INFO: &str = "headhunt_profile_info";
 /// How long detections lasted.
 pub const STREAM_SECONDS: &str = "headhunt_stream_duration_seconds";
 
@@ -25,6 +36,10 @@ pub(super) fn describe() {
     describe_counter!(
         RESPONSES_DROPPED,
         "Provisional responses that a slow reader did not get"
+    );
+    describe_gauge!(
+        PROFILE_INFO,
+        "The active profile and version: 1 for that one, 0 for those before it"
     );
     describe_histogram!(
         STREAM_SECONDS,
@@ -47,6 +62,24 @@ pub fn response_dropped() {
 /// Upload bytes arrived.
 pub fn upload_received(bytes: usize) {
     counter!(UPLOAD_BYTES).increment(bytes as u64);
+}
+
+/// This version of this profile is the active one now. The first [`PROFILE_SERIES_MAX`] versions that
+/// a process tells of have series of their own, later ones share one, so their number is bounded.
+pub fn active_profile(profile: &str, version: &str) {
+    static TOLD: Mutex<BTreeMap<[String; 2], Gauge>> = Mutex::new(BTreeMap::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut labels = [profile.to_owned(), version.to_owned()];
+    if !told.contains_key(&labels) && told.len() >= PROFILE_SERIES_MAX {
+        labels = ["other".to_owned(), "other".to_owned()];
+    }
+    for earlier in told.values() {
+        earlier.set(0.0);
+    }
+    let [profile, version] = labels.clone();
+    let now = gauge!(PROFILE_INFO, "profile" => profile, "version" => version);
+    now.set(1.0);
+    told.insert(labels, now);
 }
 
 /// Counts a detection as running until dropped.

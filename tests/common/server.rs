@@ -1,11 +1,11 @@
 //! A real server on port 0.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use headhunt::{
     config::{Environment, Overrides, Settings},
     engine::{Engine, EngineConfig, EngineHandle},
-    profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA, ScorerParams},
+    profile::{Edge, LocatorParams, ModelBinding, Profile, ProfileStore, SCHEMA, ScorerParams},
     rpc::{
         self, OpenMedia, Parts, Profiles,
         proto::{self, detection_service_client::DetectionServiceClient},
@@ -29,6 +29,7 @@ pub struct TestServer {
     pub address: SocketAddr,
     pub probe: Arc<Control>,
     pub engine: EngineHandle,
+    pub profiles: Arc<Profiles>,
     pub shutdown: CancellationToken,
     served: Option<JoinHandle<headhunt::error::Result<()>>>,
     owner: std::sync::Mutex<Option<Engine>>,
@@ -94,6 +95,23 @@ impl TestServer {
     }
 
     pub async fn with(toml: &str, media: Arc<dyn OpenMedia>) -> TestServer {
+        Self::assemble(toml, media, None).await
+    }
+
+    /// With the profiles of a directory, where `cam` is the configured choice.
+    pub async fn in_directory(
+        toml: &str,
+        media: Arc<dyn OpenMedia>,
+        directory: &Path,
+    ) -> TestServer {
+        Self::assemble(toml, media, Some(directory)).await
+    }
+
+    async fn assemble(
+        toml: &str,
+        media: Arc<dyn OpenMedia>,
+        directory: Option<&Path>,
+    ) -> TestServer {
         let settings = settings(toml);
         let probe = Arc::new(Control::default());
         let owner = Engine::start(
@@ -118,9 +136,14 @@ impl TestServer {
                 )),
             )])
             .collect();
-        let profiles = within("profiles", Profiles::check("cam", found, &engine))
-            .await
-            .unwrap();
+        let profiles = match directory {
+            Some(directory) => {
+                let store = ProfileStore::open_or_read(directory, Some("cam")).unwrap();
+                within("profiles", Profiles::open(store, &engine)).await
+            }
+            None => within("profiles", Profiles::check("cam", found, &engine)).await,
+        };
+        let profiles = Arc::new(profiles.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -128,7 +151,7 @@ impl TestServer {
             let shutdown = shutdown.clone();
             let parts = Parts {
                 engine: engine.clone(),
-                profiles,
+                profiles: profiles.clone(),
                 media,
             };
             tokio::spawn(async move { rpc::serve(&settings, parts, listener, shutdown).await })
@@ -137,6 +160,7 @@ impl TestServer {
             address,
             probe,
             engine,
+            profiles,
             shutdown,
             served: Some(served),
             owner: std::sync::Mutex::new(Some(owner)),

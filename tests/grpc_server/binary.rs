@@ -4,6 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    thread::JoinHandle,
 };
 
 use headhunt::{
@@ -11,6 +12,7 @@ use headhunt::{
     model::{config::ModelConfig, fingerprint::fingerprint},
     profile::Profile,
 };
+use tonic::transport::Channel;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -46,13 +48,17 @@ fn headhunt(profile: &Profile, dir: &Path) -> Command {
 fn listening(profile: &Profile, dir: &Path, listen: &str) -> Command {
     let file = dir.join("tiny.json");
     profile.save(&file).unwrap();
+    let mut command = serving(listen);
+    command.arg("--profile").arg(file);
+    command
+}
+
+fn serving(listen: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headhunt"));
     command
         .args(["serve", "--device", "cpu", "--listen", listen])
         .arg("--model")
         .arg(checkpoint())
-        .arg("--profile")
-        .arg(file)
         .env("HEADHUNT__SERVER__METRICS_LISTEN", "")
         .env("HEADHUNT__LOG__FORMAT", "json")
         .stdin(Stdio::null())
@@ -70,12 +76,11 @@ impl Drop for Running {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut child = headhunt(&fitting(), dir.path()).spawn().unwrap();
+/// Starts it and waits until it serves: the process, a way to it, and its log at its end.
+async fn begin(command: &mut Command) -> (Running, Channel, JoinHandle<String>) {
+    let mut child = command.spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
-    let mut running = Running(child);
+    let running = Running(child);
     let address = loop {
         let mut line = String::new();
         assert!(
@@ -96,7 +101,7 @@ async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
         .unwrap()
         .connect_lazy();
-    let mut health = HealthClient::new(channel.clone());
+    let health = HealthClient::new(channel.clone());
     eventually("serving", || {
         let mut health = health.clone();
         async move {
@@ -105,6 +110,14 @@ async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
         }
     })
     .await;
+    (running, channel, rest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut running, channel, rest) = begin(&mut headhunt(&fitting(), dir.path())).await;
+    let mut health = HealthClient::new(channel.clone());
     let mut client = Client::new(channel);
     let bytes = clips::h264(110, 160, 120, "mp4mux");
     let seen = detect(&mut client, open("tiny"), &bytes, 50_000)
@@ -145,6 +158,46 @@ async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
             .await
             .unwrap_err(),
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_activation_outlives_a_killed_server() {
+    use headhunt::rpc::proto::{
+        self, GetInfoRequest, admin_service_client::AdminServiceClient as Admin,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = fitting();
+    other.name = "other".into();
+    for profile in [&fitting(), &other] {
+        let file = dir.path().join(format!("{}.json", profile.name));
+        profile.save(file).unwrap();
+    }
+    let in_directory = || {
+        let mut command = serving("127.0.0.1:0");
+        command
+            .env("HEADHUNT__PROFILES__DIR", dir.path())
+            .env("HEADHUNT__PROFILES__ACTIVE", "tiny");
+        command
+    };
+    let (mut running, channel, _log) = begin(&mut in_directory()).await;
+    let mut admin = Admin::new(channel);
+    let request = proto::ActivateProfileRequest {
+        name: "other".into(),
+        ..Default::default()
+    };
+    let activated = within("activate", admin.activate_profile(request)).await;
+    let version = activated.unwrap().into_inner().profile.unwrap().version;
+    assert_eq!(version, other.checksum().unwrap());
+    running.0.kill().unwrap(); // SIGKILL
+    running.0.wait().unwrap();
+
+    // `profiles.active` was the choice until then.
+    let (_running, channel, _log) = begin(&mut in_directory()).await;
+    let mut client = Client::new(channel);
+    let info = within("info", client.get_info(GetInfoRequest {})).await;
+    let info = info.unwrap().into_inner();
+    assert_eq!(info.active_profile, "other");
+    assert_eq!(info.active_profile_version, version);
 }
 
 /// Runs it to its end.

@@ -130,7 +130,8 @@ impl Report {
             DetectEvent::Scores(_)
             | DetectEvent::EventStarted(_)
             | DetectEvent::EventUpdated(_)
-            | DetectEvent::Source(_) => {}
+            | DetectEvent::Source(_)
+            | DetectEvent::ProfileChanged { .. } => {}
         }
     }
 

@@ -1,20 +1,26 @@
 //! AdminService: each RPC is handed to the part that knows it.
 
+mod answer;
 mod clips;
 mod jobs;
 mod profiles;
+
+use std::sync::Arc;
 
 use tokio_stream::Empty;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
+    profiles::Profiles,
     proto::{self, admin_service_server::AdminService},
     status::label,
 };
 use crate::telemetry::server::rpc_ended;
 
 /// The service.
-pub(super) struct Admin;
+pub(super) struct Admin {
+    pub profiles: Arc<Profiles>,
+}
 
 fn unimplemented<T>(method: &'static str, instead: &str) -> Result<Response<T>, Status> {
     rpc_ended(method, label(Code::Unimplemented));

@@ -1,44 +1,156 @@
 //! RPCs on profiles.
 
+use std::time::{Duration, SystemTime};
+
 use tonic::{Request, Response, Status};
 
-use super::{super::proto, Admin, unimplemented};
-
-const INSTEAD: &str = "profiles are files in the server's profile directory";
+use super::{
+    super::{profiles::Listed, proto},
+    Admin,
+    answer::answered,
+};
+use crate::{
+    error::{Error, Result},
+    limits,
+    profile::Scope,
+};
 
 impl Admin {
     pub(super) async fn profiles_list(
         &self,
         _: Request<proto::ListProfilesRequest>,
     ) -> Result<Response<proto::ListProfilesResponse>, Status> {
-        unimplemented("ListProfiles", INSTEAD)
+        let listed = self.profiles.list().await;
+        answered(
+            "ListProfiles",
+            listed.map(|listed| proto::ListProfilesResponse {
+                profiles: listed.into_iter().map(message).collect(),
+            }),
+        )
     }
 
     pub(super) async fn profiles_get(
         &self,
-        _: Request<proto::GetProfileRequest>,
+        request: Request<proto::GetProfileRequest>,
     ) -> Result<Response<proto::GetProfileResponse>, Status> {
-        unimplemented("GetProfile", INSTEAD)
+        let proto::GetProfileRequest { name, version } = request.into_inner();
+        answered("GetProfile", self.one(&name, &version).await)
     }
 
     pub(super) async fn profiles_activate(
         &self,
-        _: Request<proto::ActivateProfileRequest>,
+        request: Request<proto::ActivateProfileRequest>,
     ) -> Result<Response<proto::ActivateProfileResponse>, Status> {
-        unimplemented("ActivateProfile", INSTEAD)
+        let request = request.into_inner();
+        let activated = async {
+            let name = named(&request.name)?;
+            let scope = if request.current_only {
+                Scope::Current
+            } else {
+                Scope::Active
+            };
+            let ready = self
+                .profiles
+                .activate(name, &request.version, scope)
+                .await?;
+            self.shown(ready.name(), ready.version()).await
+        };
+        let profile = activated.await;
+        answered(
+            "ActivateProfile",
+            profile.map(|profile| proto::ActivateProfileResponse {
+                profile: Some(profile),
+            }),
+        )
     }
 
     pub(super) async fn profiles_roll_back(
         &self,
-        _: Request<proto::RollBackProfileRequest>,
+        request: Request<proto::RollBackProfileRequest>,
     ) -> Result<Response<proto::RollBackProfileResponse>, Status> {
-        unimplemented("RollBackProfile", INSTEAD)
+        let name = request.into_inner().name;
+        let rolled_back = async {
+            if !name.is_empty() {
+                named(&name)?;
+            }
+            let ready = self.profiles.roll_back(&name).await?;
+            self.shown(ready.name(), ready.version()).await
+        };
+        let profile = rolled_back.await;
+        answered(
+            "RollBackProfile",
+            profile.map(|profile| proto::RollBackProfileResponse {
+                profile: Some(profile),
+            }),
+        )
     }
 
     pub(super) async fn profiles_delete(
         &self,
-        _: Request<proto::DeleteProfileRequest>,
+        request: Request<proto::DeleteProfileRequest>,
     ) -> Result<Response<proto::DeleteProfileResponse>, Status> {
-        unimplemented("DeleteProfile", INSTEAD)
+        let proto::DeleteProfileRequest { name, version } = request.into_inner();
+        let deleted = async {
+            let name = named(&name)?;
+            if version.is_empty() {
+                return Err(Error::invalid(
+                    "no version is named: a version is deleted, not a profile",
+                )
+                .with_field("version"));
+            }
+            self.profiles.delete(name, &version).await?;
+            Ok(proto::DeleteProfileResponse {})
+        };
+        answered("DeleteProfile", deleted.await)
+    }
+
+    async fn one(&self, name: &str, version: &str) -> Result<proto::GetProfileResponse> {
+        let name = named(name)?;
+        let listed = self.profiles.look(name, version).await?;
+        let Some(profile) = &listed.profile else {
+            return Err(Error::precondition(listed.unusable).with_field("name"));
+        };
+        Ok(proto::GetProfileResponse {
+            json: profile.to_text()?,
+            profile: Some(message(listed)),
+        })
+    }
+
+    async fn shown(&self, name: &str, version: &str) -> Result<proto::Profile> {
+        self.one(name, version)
+            .await
+            .map(|found| found.profile.unwrap_or_default())
+    }
+}
+
+/// The name of a profile, which a request must give.
+fn named(name: &str) -> Result<&str> {
+    if name.is_empty() {
+        return Err(Error::invalid("no profile is named").with_field("name"));
+    }
+    if name.len() > limits::PROFILE_NAME_MAX_BYTES {
+        return Err(Error::invalid(format!(
+            "name has {} bytes; at most {} are taken",
+            name.len(),
+            limits::PROFILE_NAME_MAX_BYTES
+        ))
+        .with_field("name"));
+    }
+    Ok(name)
+}
+
+fn message(listed: Listed) -> proto::Profile {
+    let profile = listed.profile.as_deref();
+    proto::Profile {
+        active: listed.active,
+        current: listed.current,
+        model_fingerprint: profile.map_or_else(String::new, |p| p.model.fingerprint.clone()),
+        created_at: profile.and_then(|profile| {
+            let since = Duration::from_secs(profile.created_unix_s);
+            SystemTime::UNIX_EPOCH.checked_add(since).map(Into::into)
+        }),
+        name: listed.name,
+        version: listed.version,
+        unusable: listed.unusable,
     }
 }
