@@ -552,3 +552,12 @@ pub const UDP_PAIR_TRIES: usize = 64;
 
 /// PEM certificates of a request's own authorities for a camera, bytes.
 pub const TLS_AUTHORITIES_MAX_BYTES: usize = 64 << 10;
+
+// --- normality
+
+/// Most directions that a normality scorer stores beside its one variance. 64 of 640 numbers are
+/// about 1 MB of the profile's file.
+pub const NORMALITY_DIRECTIONS_MAX: usize = 64;
+
+/// Most quantiles that a normality scorer stores: 1 − p in steps of 3% from 1 to 1/2000.
+pub const NORMALITY_QUANTILES_MAX: usize = 256;

@@ -15,7 +15,7 @@ use crate::{
         folds::out_of_fold,
     },
     pipeline::{labelled::LabelledVideo, samples::SampleSet},
-    profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA},
+    profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA, ScorerParams},
     score::logistic::{FitOptions, Logistic},
     segment::SegmentRule,
 };
@@ -148,7 +148,7 @@ pub fn calibrate(
         heads: hunted.expert_heads.clone(),
         hunt_prompts: options.prompts.clone(),
         scoring_prompts: options.prompts.iter().take(1).cloned().collect(),
-        scorer: scorer.into(),
+        scorer: ScorerParams::from(scorer).into(),
         locator: LocatorParams {
             sigma: locator.sigma,
             threshold: locator.threshold,

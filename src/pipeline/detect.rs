@@ -27,9 +27,9 @@ use crate::{
     model::pixels::resize_bicubic,
     profile::Profile,
     score::{
+        Scorer,
         events::EndReason,
         locate::{LocatorOutput, SegmentSpan, StreamingLocator},
-        logistic::Logistic,
     },
     telemetry::metrics::{self, Outcome, Stage as Timed},
 };
@@ -152,7 +152,7 @@ type Submission = Pin<Box<dyn Future<Output = Result<Ticket>> + Send>>;
 
 struct Session {
     detection: Detection,
-    scorer: Logistic,
+    scorer: Scorer,
     prompts: Arc<[String]>,
     heads: HeadSelection,
     stream: u64,
@@ -193,7 +193,7 @@ impl Session {
     ) -> Self {
         let profile = &detection.profile;
         Session {
-            scorer: Logistic::from(&profile.scorer),
+            scorer: Scorer::from(profile.as_ref()),
             prompts: profile.scoring_prompts.as_slice().into(),
             heads: HeadSelection::Only(profile.heads.clone()),
             stream: engine.new_stream(),
