@@ -16,6 +16,7 @@
 //! - [`hunt`]: features and labels to ranked heads, a fitted scorer and a calibrated locator; pure.
 //! - [`profile`]: what hunting found, as a checksummed file.
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
+//! - [`report`]: what a hunt or calibration found, as JSON and as a page with pictures; pure.
 //! - [`pipeline`]: composes the rooms into jobs.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
 //! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
@@ -36,6 +37,7 @@ pub mod model;
 pub mod net;
 pub mod pipeline;
 pub mod profile;
+pub mod report;
 pub mod rpc;
 pub mod rtsp;
 pub mod score;

@@ -580,3 +580,40 @@ pub const PROFILE_STATE_MAX_BYTES: u64 = 1 << 20;
 /// Active versions that have a metric series of their own in one run of the server; later ones share
 /// one.
 pub const PROFILE_SERIES_MAX: usize = 64;
+
+// --- choosing K, validation
+
+/// Largest K that a choice by cross-validation considers.
+pub const AUTO_TOP_K_MAX: usize = 32;
+
+/// Largest part of the videos that may be kept for validation: what remains has to be hunted on.
+pub const VALIDATION_FRACTION_MAX: f64 = 0.9;
+
+// --- normality
+
+/// Most directions that a normality scorer stores beside its one variance. 64 of 640 numbers are
+/// about 1 MB of the profile's file.
+pub const NORMALITY_DIRECTIONS_MAX: usize = 64;
+
+/// Most quantiles that a normality scorer stores: 1 − p in steps of 3% from 1 to 1/2000.
+pub const NORMALITY_QUANTILES_MAX: usize = 256;
+
+// --- report
+
+/// Largest page of a report, bytes: browsers and mail still open it at once.
+pub const REPORT_MAX_BYTES: usize = 8 << 20;
+
+/// Most clips drawn in a report; anomalous ones come first.
+pub const REPORT_CLIPS_MAX: usize = 24;
+
+/// Most segments drawn of a clip: 16 minutes at 1.6 s.
+pub const REPORT_CLIP_SEGMENTS_MAX: usize = 600;
+
+/// Most warnings shown in a report's page; all are in its JSON.
+pub const REPORT_WARNINGS_MAX: usize = 100;
+
+/// Longest text of one warning, name or prompt in a report's page, characters.
+pub const REPORT_TEXT_MAX_CHARS: usize = 600;
+
+/// Cells of a report's heat map that carry their number as a title; larger maps have none.
+pub const REPORT_TITLED_CELLS_MAX: usize = 8192;

@@ -32,8 +32,11 @@ fn newer() -> Profile {
     let mut newer = profile();
     newer.heads = vec![HeadId { layer: 1, head: 1 }, HeadId { layer: 0, head: 1 }];
     newer.scoring_prompts = vec!["what is going on here?".into()];
-    newer.scorer.weights = vec![0.2, 0.3, 0.4, 0.1, 0.6, 0.2];
-    newer.scorer.intercept = -1.5;
+    newer.scorer = ScorerParams {
+        weights: vec![0.2, 0.3, 0.4, 0.1, 0.6, 0.2],
+        intercept: -1.5,
+    }
+    .into();
     newer.locator.sigma = 1.3;
     newer.locator.threshold = 0.55;
     newer

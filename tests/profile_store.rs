@@ -9,11 +9,33 @@ use doubles::{FINGERPRINT, FakeProbe, profile};
 use headhunt::{
     error::{Error, Kind},
     head::HeadId,
-    profile::Profile,
+    profile::{NormalityParams, Profile, SCHEMA, SCHEMA_NEWEST, Scorer},
     segment::SegmentRule,
 };
 use proptest::prelude::*;
 use serde_json::Value;
+
+fn weights(profile: &mut Profile) -> &mut Vec<f64> {
+    &mut profile.scorer.logistic_mut().unwrap().weights
+}
+
+/// A profile of schema 2: the double's heads with a scorer of normal footage.
+fn normality() -> Profile {
+    let mut profile = profile();
+    let dims = weights(&mut profile).len();
+    profile.schema = SCHEMA_NEWEST;
+    profile.scorer = NormalityParams {
+        mean: vec![0.5; dims],
+        variance: 0.25,
+        excess: vec![8.0],
+        directions: (0..dims).map(|i| f64::from(u8::from(i == 1))).collect(),
+        distances: vec![1.0, 4.0],
+        quantiles: vec![0.25, 0.75],
+        tail_scale: 2.0,
+    }
+    .into();
+    profile
+}
 
 fn saved(directory: &Path, profile: &Profile) -> std::path::PathBuf {
     let path = directory.join(format!("{}.json", profile.name));
@@ -26,7 +48,7 @@ fn what_is_saved_is_loaded_and_readable() {
     let directory = tempfile::tempdir().unwrap();
     let mut profile = profile();
     profile.notes.insert("auc".into(), 0.875.into());
-    profile.scorer.weights[0] = 0.1 + 0.2;
+    weights(&mut profile)[0] = 0.1 + 0.2;
     let path = saved(directory.path(), &profile);
     assert_eq!(Profile::load(&path).unwrap(), profile);
     let text = fs::read_to_string(&path).unwrap();
@@ -61,6 +83,70 @@ fn layout_does_not_matter_to_the_checksum_and_content_does() {
 fn the_checksum_is_one_that_others_can_make() {
     let expected = "f5f2d456d6bd494296bfe682b2d239869f56540458faae896065f3782b3d3901";
     assert_eq!(profile().checksum().unwrap(), expected);
+}
+
+/// The very bytes that the version before schema 2 wrote, and reads.
+#[test]
+fn a_profile_without_anything_newer_is_written_as_schema_1_to_the_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(saved(directory.path(), &profile())).unwrap();
+    let scorer = r#"    "scorer": {
+      "weights": [
+        0.5,
+        0.25,
+        0.125,
+        0.3,
+        0.2,
+        0.1
+      ],
+      "intercept": -2.0
+    },"#;
+    assert!(
+        text.contains(scorer) && text.contains("\"schema\": 1,"),
+        "{text}"
+    );
+    assert_eq!(profile().schema, SCHEMA);
+}
+
+#[test]
+fn a_normality_scorer_needs_schema_2_and_survives() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = saved(directory.path(), &normality());
+    assert_eq!(Profile::load(&path).unwrap(), normality());
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"schema\": 2,") && text.contains("\"normality\": {"));
+
+    type Change = fn(&mut NormalityParams);
+    let cases: [(&str, Change); 11] = [
+        ("scorer.normality.mean", |n| n.mean[2] = f64::NAN),
+        ("scorer.normality.mean", |n| n.mean.truncate(2)),
+        ("scorer.normality.variance", |n| n.variance = 0.0),
+        ("scorer.normality.tail_scale", |n| {
+            n.tail_scale = f64::INFINITY
+        }),
+        ("scorer.normality.excess", |n| n.excess[0] = -1.0),
+        ("scorer.normality.excess", |n| n.excess = vec![1.0; 65]),
+        ("scorer.normality.directions", |n| n.directions[0] = 0.5),
+        ("scorer.normality.directions", |n| n.directions.truncate(1)),
+        ("scorer.normality.distances", |n| {
+            n.distances = vec![4.0, 4.0]
+        }),
+        ("scorer.normality.quantiles", |n| n.quantiles[1] = 1.5),
+        ("scorer.normality.quantiles", |n| n.quantiles.truncate(1)),
+    ];
+    for (key, change) in cases {
+        let mut bad = normality();
+        let Scorer::Normality(params) = &mut bad.scorer else {
+            unreachable!()
+        };
+        change(params);
+        let error = bad.save(directory.path().join("bad.json")).unwrap_err();
+        says(&error, Kind::InvalidArgument, key);
+    }
+    let mut old = normality();
+    old.schema = SCHEMA;
+    let error = old.save(directory.path().join("bad.json")).unwrap_err();
+    says(&error, Kind::InvalidArgument, "schema is 1");
 }
 
 /// The error of loading a saved profile after its text was changed.
@@ -98,9 +184,24 @@ fn each_damage_has_its_own_message() {
         "no profile.schema",
     );
     says(
-        &damaged(replace("\"schema\": 1", "\"schema\": 2")),
+        &damaged(replace("\"schema\": 1", "\"schema\": 3")),
         Kind::FailedPrecondition,
-        "its schema is 2",
+        "its schema is 3",
+    );
+    says(
+        &damaged(replace("\"schema\": 1", "\"schema\": 2")),
+        Kind::DataLoss,
+        "schema is 2, where a profile of this scorer has 1",
+    );
+    says(
+        &damaged(replace("\"intercept\": -2.0", "\"normality\": null")),
+        Kind::DataLoss,
+        "neither weights and intercept nor normality",
+    );
+    says(
+        &damaged(replace("\"intercept\": -2.0", "\"offset\": -2.0")),
+        Kind::DataLoss,
+        "unknown field `offset`",
     );
     says(
         &damaged(replace("\"sigma\"", "\"sigmoid\"")),
@@ -160,10 +261,12 @@ fn nonsense_is_refused_by_key_on_saving_and_on_loading() {
         ("heads", |p| p.heads.clear()),
         ("heads", |p| p.heads[1] = p.heads[0]),
         ("scorer.weights", |p| {
-            p.scorer.weights.pop();
+            weights(p).pop();
         }),
-        ("scorer.weights", |p| p.scorer.weights[3] = f64::INFINITY),
-        ("scorer.intercept", |p| p.scorer.intercept = f64::NAN),
+        ("scorer.weights", |p| weights(p)[3] = f64::INFINITY),
+        ("scorer.intercept", |p| {
+            p.scorer.logistic_mut().unwrap().intercept = f64::NAN
+        }),
         ("model.head_dim", |p| p.model.head_dim = 0),
         ("model.fingerprint", |p| {
             p.model.fingerprint = "F".repeat(64)
@@ -281,15 +384,15 @@ proptest! {
     }
 
     #[test]
-    fn every_finite_weight_survives(weights in prop::collection::vec(
+    fn every_finite_weight_survives(numbers in prop::collection::vec(
         prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO, 6
     )) {
         let directory = tempfile::tempdir().unwrap();
         let mut kept = profile();
-        kept.scorer.weights = weights;
+        *weights(&mut kept) = numbers;
         let path = saved(directory.path(), &kept);
         let loaded = Profile::load(path).unwrap();
-        let bits = |p: &Profile| p.scorer.weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
+        let bits = |p: &Profile| p.scorer.logistic().unwrap().weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
         prop_assert_eq!(bits(&loaded), bits(&kept));
     }
 }

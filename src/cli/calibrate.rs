@@ -9,7 +9,7 @@ use crate::{
     },
     engine::probe::HeadProbe,
     error::{Error, Result},
-    hunt::HuntOptions,
+    hunt::{HuntOptions, file::write_atomically},
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
@@ -37,13 +37,22 @@ pub struct Args {
     /// runs with. Default: five prompts
     #[arg(long = "prompt", value_name = "P")]
     prompts: Vec<String>,
-    /// Number of expert heads
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    top_k: usize,
+    /// Number of expert heads, or auto: the smallest in 1..32 whose cross-validated average precision
+    /// is within one standard error of the best
+    #[arg(long, value_name = "K", default_value = "5", value_parser = parse_top_k)]
+    top_k: TopK,
     /// Weight of a head's spread over prompts in its robust score
     #[arg(long, value_name = "L", default_value_t = 0.5)]
     lambda: f64,
-    /// Seed of the folds that the locator is calibrated on
+    /// Part of the videos that is kept from hunting and fitting for validation, 0 to 0.9; 0: none, the
+    /// locator is calibrated out of fold on all
+    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    validation: f64,
+    /// What one sample is: auto (segments where the frames of any clip are known, else whole videos),
+    /// segment or whole-video
+    #[arg(long, value_name = "UNIT", default_value = "auto", value_parser = ["auto", "segment", "whole-video"])]
+    sampling: String,
+    /// Seed of folds and splits
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Inverse strength of the scorer's penalty
@@ -64,6 +73,28 @@ pub struct Args {
     /// Profile to write; its file name without .json is the profile's name
     #[arg(long, value_name = "PROFILE.json")]
     out: PathBuf,
+    /// Where to put a page with pictures (HTML, self-contained)
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// K as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TopK {
+    /// By cross-validation.
+    Auto,
+    /// This many.
+    Of(usize),
+}
+
+fn parse_top_k(text: &str) -> std::result::Result<TopK, String> {
+    match text {
+        "auto" => Ok(TopK::Auto),
+        _ => text
+            .parse()
+            .map(TopK::Of)
+            .map_err(|_| "give a number, or auto".to_owned()),
+    }
 }
 
 impl Args {
@@ -89,11 +120,14 @@ impl Args {
             rule,
             frames_per_segment: FRAMES_PER_SEGMENT,
             hunt: HuntOptions {
-                top_k: self.top_k,
+                top_k: match self.top_k {
+                    TopK::Of(k) => k,
+                    TopK::Auto => HuntOptions::default().top_k,
+                },
                 lambda: self.lambda,
             },
-            auto_top_k: false,
-            validation_fraction: 0.0,
+            auto_top_k: self.top_k == TopK::Auto,
+            validation_fraction: self.validation,
             fit: FitOptions {
                 c: self.c,
                 penalize_intercept: !self.free_intercept,
@@ -112,7 +146,15 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     check_output(&args.out)?;
     let options = args.options()?;
-    let videos = read_manifest(&args.manifest, SamplingUnit::Auto)?;
+    if let Some(report) = &args.report {
+        check_output(report)?;
+    }
+    let unit = match args.sampling.as_str() {
+        "segment" => SamplingUnit::Segment,
+        "whole-video" => SamplingUnit::WholeVideo,
+        _ => SamplingUnit::Auto,
+    };
+    let videos = read_manifest(&args.manifest, unit)?;
     let cancel = cancel_on_signal()?;
     let model = args.model.load(None)?;
     let info = model.info();
@@ -153,10 +195,16 @@ pub fn run(args: Args) -> Result<()> {
         info,
         |layers| model.fingerprint(layers),
         &options,
-        &|_, _| (),
+        &cancel,
+        &|_, _, _| (),
     )?;
     calibration.profile.save(&args.out)?;
     print(&calibration, &args.out);
+    if let Some(path) = &args.report {
+        let page = calibration.report.html()?;
+        write_atomically(path, |out| out.write_all(page.as_bytes()))?;
+        println!("report     {}", path.display());
+    }
     Ok(())
 }
 
@@ -176,8 +224,15 @@ fn print(calibration: &Calibration, out: &std::path::Path) {
         );
     }
     println!(
-        "locator    sigma {:.2} segments, threshold {:.2} (frame F1 {:.3}, out of fold)",
-        profile.locator.sigma, profile.locator.threshold, calibration.locator.f1
+        "locator    sigma {:.2} segments, threshold {:.2} (frame F1 {:.3}, {})",
+        profile.locator.sigma,
+        profile.locator.threshold,
+        calibration.locator.f1,
+        if calibration.report.samples.validation > 0 {
+            "validation clips"
+        } else {
+            "out of fold"
+        }
     );
     for warning in &calibration.warnings {
         println!("warning    {warning}");

@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     error::Result,
-    hunt::{self, HuntOptions, HuntResult, file, report},
+    hunt::{self, HuntOptions, HuntResult, file},
+    pipeline::report,
 };
 
 /// Finds the expert heads: those that best and most steadily tell anomalous from normal samples.
@@ -59,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
     progress.finish();
     file::write_result(&args.out, &result, &options)?;
     if let Some(path) = &args.report {
-        let page = report::page(&labelled, &result, &options);
+        let page = report::of_features(&labelled, &result, &options).html()?;
         file::write_atomically(path, |out| out.write_all(page.as_bytes()))?;
     }
     print!("{}", summary(&labelled, &result));
@@ -218,7 +219,7 @@ mod tests {
         let page = std::fs::read_to_string(path("hunt.html")).unwrap();
         assert!(page.contains("&lt;b&gt;what?&lt;/b&gt;") && !page.contains("<b>what"));
         // One frame per expert head, no script, nothing from the network.
-        assert_eq!(page.matches("stroke=\"#e4572e\"").count(), 2);
+        assert_eq!(page.matches("class=\"chosen\"").count(), 2);
         assert!(!page.contains("<script") && !page.contains("http"));
         assert!(!page.contains("NaN") && !page.contains("inf"));
     }

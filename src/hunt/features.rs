@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::samples::Layout;
 use crate::error::{Error, Result};
+use crate::head::HeadId;
 use crate::limits;
 
 /// Head features of samples under one or more prompts.
@@ -27,6 +28,34 @@ impl Features {
     /// Numbers in one sample under one prompt.
     pub(super) fn sample_len(&self) -> usize {
         self.layers * self.heads * self.head_dim
+    }
+
+    /// The features of `heads` of one sample under one prompt, appended to `z`:
+    /// `heads.len() * head_dim` numbers.
+    ///
+    /// # Errors
+    /// `Internal` for a prompt, sample or head that is not there.
+    pub fn gather(
+        &self,
+        prompt: usize,
+        sample: usize,
+        heads: &[HeadId],
+        z: &mut Vec<f32>,
+    ) -> Result<()> {
+        let row = prompt * self.samples + sample;
+        let inside = prompt < self.prompts && sample < self.samples;
+        for id in heads {
+            let at = ((row * self.layers + id.layer) * self.heads + id.head) * self.head_dim;
+            let inside = inside && id.layer < self.layers && id.head < self.heads;
+            let slice = self.data.get(at..at + self.head_dim).filter(|_| inside);
+            z.extend_from_slice(slice.ok_or_else(|| {
+                Error::internal(format!(
+                    "no features of head ({}, {}) under prompt {prompt}",
+                    id.layer, id.head
+                ))
+            })?);
+        }
+        Ok(())
     }
 
     /// The dimensions in the order of the data.
@@ -73,7 +102,8 @@ pub(super) fn check_shape(shape: [usize; 5]) -> Result<usize> {
         })
 }
 
-/// Checks everything that hunting relies on and puts the anomalous samples before the normal ones.
+/// Checks everything that hunting relies on and puts the anomalous samples of `rows` (`None`: of all)
+/// before the normal ones.
 ///
 /// # Errors
 /// `InvalidArgument` for a wrong shape or count, fewer than two samples of a class, or a number that
@@ -82,6 +112,7 @@ pub(super) fn check(
     features: &Features,
     labels: &[bool],
     names: Option<&[String]>,
+    rows: Option<&[usize]>,
 ) -> Result<Layout> {
     let shape = features.shape();
     let len = check_shape(shape)?;
@@ -102,8 +133,26 @@ pub(super) fn check(
             )));
         }
     }
-    let of_class =
-        |class: bool| -> Vec<usize> { (0..labels.len()).filter(|&i| labels[i] == class).collect() };
+    let all: Vec<usize>;
+    let rows = match rows {
+        Some(rows) => rows,
+        None => {
+            all = (0..labels.len()).collect();
+            &all
+        }
+    };
+    if let Some(row) = rows.iter().find(|row| **row >= labels.len()) {
+        return Err(Error::internal(format!(
+            "sample {row} of {} is to be hunted on",
+            labels.len()
+        )));
+    }
+    let of_class = |class: bool| -> Vec<usize> {
+        rows.iter()
+            .copied()
+            .filter(|&i| labels[i] == class)
+            .collect()
+    };
     let (anomalous, normal) = (of_class(true), of_class(false));
     for (class, of_class) in [("anomalous", &anomalous), ("normal", &normal)] {
         let found = match of_class.as_slice() {

@@ -8,6 +8,7 @@
 //! mean − λ · standard deviation, and the K best are the expert heads (HeadHunt-VAD, §3.2).
 
 pub mod calibrate;
+pub mod choose_k;
 mod features;
 pub mod file;
 pub mod folds;
@@ -18,10 +19,10 @@ mod linalg;
 mod mmd;
 mod nmi;
 mod rank;
-pub mod report;
 mod samples;
 mod simd;
 mod spectrum;
+pub mod split;
 #[cfg(test)]
 mod tests;
 
@@ -121,7 +122,40 @@ pub fn hunt(
     options: &HuntOptions,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<HuntResult> {
-    let layout = features::check(features, labels, sample_names)?;
+    let samples = Samples {
+        features,
+        labels,
+        names: sample_names,
+        rows: None,
+    };
+    hunt_samples(&samples, options, &|| false, progress)
+}
+
+/// Labelled samples, or some of them.
+#[derive(Clone, Copy)]
+pub struct Samples<'a> {
+    /// Of all samples.
+    pub features: &'a Features,
+    /// Of all samples, true for anomalous ones.
+    pub labels: &'a [bool],
+    /// Of all samples, for messages.
+    pub names: Option<&'a [String]>,
+    /// Which samples are looked at, ascending; `None`: all.
+    pub rows: Option<&'a [usize]>,
+}
+
+/// [`hunt`] on some of the samples; `stop` is asked between heads.
+///
+/// # Errors
+/// As [`hunt`], and `Cancelled` once `stop` says so.
+pub fn hunt_samples(
+    samples: &Samples<'_>,
+    options: &HuntOptions,
+    stop: &(dyn Fn() -> bool + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<HuntResult> {
+    let features = samples.features;
+    let layout = features::check(features, samples.labels, samples.names, samples.rows)?;
     let heads = features.layers * features.heads;
     if options.top_k == 0 || options.top_k > heads {
         return Err(Error::invalid(format!(
@@ -137,7 +171,7 @@ pub fn hunt(
         ))
         .with_field("lambda"));
     }
-    let metrics = measure_all(features, &layout, progress)?;
+    let metrics = measure_all(features, &layout, stop, progress)?;
     let column = |f: fn(&Metrics) -> f64| -> Vec<f64> { metrics.iter().map(f).collect() };
     let raw = [
         ("lda", column(|m| m.lda)),
@@ -194,6 +228,7 @@ pub fn hunt(
 fn measure_all(
     features: &Features,
     layout: &Layout,
+    stop: &(dyn Fn() -> bool + Sync),
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<Metrics>> {
     let heads = features.layers * features.heads;
@@ -207,6 +242,9 @@ fn measure_all(
         .par_chunks_mut(HEADS_PER_STEP)
         .enumerate()
         .try_for_each(|(step, chunk)| {
+            if stop() {
+                return Err(stopped());
+            }
             let idle = lock().pop();
             let mut scratch = idle.unwrap_or_else(|| Scratch::new(layout));
             for (i, metrics) in chunk.iter_mut().enumerate() {
@@ -226,6 +264,11 @@ fn measure_all(
             Ok(())
         })?;
     Ok(metrics)
+}
+
+/// What work that was asked to stop ends with.
+pub fn stopped() -> Error {
+    Error::cancelled("hunting was asked to stop")
 }
 
 /// How messages call a head under a prompt.
@@ -316,10 +359,11 @@ fn class_scatters<T: Isa>(layout: &Layout, scratch: &mut Scratch) {
 /// What the reader of a result should know.
 fn notes(features: &Features, layout: &Layout, metrics: &[Metrics]) -> Vec<String> {
     let mut notes = Vec::new();
-    if features.head_dim >= features.samples {
+    if features.head_dim >= layout.samples() {
         notes.push(format!(
             "{} samples for {} numbers per head: LDA then grows with the scale of a head's features, so heads with large features rank higher in it; more samples than numbers remove this",
-            features.samples, features.head_dim
+            layout.samples(),
+            features.head_dim
         ));
     }
     for (class, n) in [
@@ -384,7 +428,7 @@ pub fn clusters(
             kmeans::kmeans::<T>(layout, scratch)
         }
     }
-    let layout = features::check(features, labels, None)?;
+    let layout = features::check(features, labels, None, None)?;
     if prompt >= features.prompts || head.layer >= features.layers || head.head >= features.heads {
         return Err(Error::invalid(format!(
             "no layer {}, head {} under prompt {prompt} in features of shape {:?}",

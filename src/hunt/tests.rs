@@ -387,7 +387,7 @@ fn every_instruction_set_measures_the_same() {
         type Output = ();
         #[inline(always)]
         fn run<T: Isa>(self) {
-            let layout = features::check(self.features, self.labels, None).unwrap();
+            let layout = features::check(self.features, self.labels, None, None).unwrap();
             let mut scratch = Scratch::new(&layout);
             for head in 0..self.want.rss.len() {
                 let measure = Measure {

@@ -1,91 +1,41 @@
 //! Calibration: labelled samples of a few clips to a profile. Hunts the heads, fits the scorer,
-//! scores every sample out of fold, and calibrates the locator on those scores.
+//! scores samples that the fit has not seen, and calibrates the locator on those scores.
+//!
+//! With `validation_fraction` 0 everything is fitted on all samples and the scores are out of fold
+//! (folds by video). Above 0 that part of the videos is kept from hunting, choosing K and fitting, and
+//! the locator and the report use it alone.
+
+pub(in crate::pipeline) mod fit;
+mod options;
+mod refit;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
+use self::fit::{Part, Row, Rows};
+pub use self::{
+    options::{CalibrateOptions, CalibrateStage, ProgressFn},
+    refit::{RefitSample, Refitted, refit},
+};
 use crate::{
     engine::probe::ProbeInfo,
     error::{Error, Result},
     head::{HeadId, HeadSelection},
     hunt::{
-        self, HuntOptions, HuntResult,
-        calibrate::{CalibrationVideo, LocatorFit, calibrate_locator},
-        folds::out_of_fold,
+        self, HuntOptions, HuntResult, Samples,
+        calibrate::LocatorFit,
+        choose_k::{KChoice, choose_k},
     },
-    pipeline::{labelled::LabelledVideo, samples::SampleSet},
-    profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA},
-    score::logistic::{FitOptions, Logistic},
-    segment::SegmentRule,
+    limits::AUTO_TOP_K_MAX,
+    pipeline::{
+        labelled::LabelledVideo,
+        report::{self, Report},
+        samples::SampleSet,
+    },
+    profile::{LocatorParams, ModelBinding, Profile, Scorer, ScorerParams},
 };
-
-/// What a calibration is to do.
-#[derive(Clone, Debug)]
-pub struct CalibrateOptions {
-    /// Name of the profile.
-    pub name: String,
-    /// Prompts that heads are ranked over; the first is the scoring prompt.
-    pub prompts: Vec<String>,
-    /// How videos are cut.
-    pub rule: SegmentRule,
-    /// Frames sampled per segment.
-    pub frames_per_segment: usize,
-    /// K and λ.
-    pub hunt: HuntOptions,
-    /// Choose K by cross-validation instead of `hunt.top_k`.
-    pub auto_top_k: bool,
-    /// Part of the videos kept from hunting and fitting for validation; 0: none, out of fold.
-    pub validation_fraction: f64,
-    /// Scorer.
-    pub fit: FitOptions,
-    /// Seed of the folds.
-    pub seed: u64,
-    /// Ends of the smoothed sequence.
-    pub edge: Edge,
-}
-
-impl CalibrateOptions {
-    /// What can be told to be wrong before the long work of extraction: K, λ, C and labels of one
-    /// class only.
-    pub fn check(&self, info: &ProbeInfo, videos: &[LabelledVideo]) -> Result<()> {
-        let heads = info.layers * info.heads;
-        if self.hunt.top_k == 0 || self.hunt.top_k > heads {
-            return Err(Error::invalid(format!(
-                "top_k is {}; the model has {heads} heads, so give 1 to {heads}",
-                self.hunt.top_k
-            ))
-            .with_field("top_k"));
-        }
-        if !(self.hunt.lambda >= 0.0 && self.hunt.lambda.is_finite()) {
-            return Err(Error::invalid(format!(
-                "lambda is {}; give a number of at least 0",
-                self.hunt.lambda
-            ))
-            .with_field("lambda"));
-        }
-        if !(self.fit.c > 0.0 && self.fit.c.is_finite()) {
-            return Err(
-                Error::invalid(format!("C is {}; give a number above 0", self.fit.c))
-                    .with_field("c"),
-            );
-        }
-        if !videos.iter().any(|video| video.anomaly) {
-            return Err(Error::invalid(
-                "no clip is anomalous: label some, with the frames where something happens",
-            ));
-        }
-        if videos
-            .iter()
-            .all(|video| video.anomaly && !video.intervals_known)
-        {
-            return Err(Error::invalid(
-                "every clip is anomalous as a whole: add normal clips, or the frames where something happens",
-            ));
-        }
-        Ok(())
-    }
-}
 
 /// A finished calibration.
 #[derive(Debug)]
@@ -96,46 +46,68 @@ pub struct Calibration {
     pub hunt: HuntResult,
     /// How σ and τ were found.
     pub locator: LocatorFit,
+    /// The numbers and pictures behind it.
+    pub report: Report,
+    /// Things an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// A finished hunt.
+#[derive(Debug)]
+pub struct Hunted {
+    /// Every head's metrics.
+    pub hunt: HuntResult,
+    /// The numbers and pictures behind it.
+    pub report: Report,
     /// Things an operator should know.
     pub warnings: Vec<String>,
 }
 
 /// Ranks the heads, fits scorer and locator. `fingerprint` gives the model's for a number of
-/// layers; it is asked once the heads are known.
+/// layers; it is asked once the heads are known. `progress` is told (stage, done, total).
+///
+/// # Errors
+/// `InvalidArgument` for options or samples that cannot be used, naming the option or the sample;
+/// `Cancelled` once `cancel` is.
 pub fn calibrate(
     set: &SampleSet,
     videos: &[LabelledVideo],
     info: &ProbeInfo,
     fingerprint: impl FnOnce(usize) -> Result<String>,
     options: &CalibrateOptions,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    cancel: &CancellationToken,
+    progress: &ProgressFn,
 ) -> Result<Calibration> {
-    let labels = set.labels();
-    let names = set.names();
-    let hunted = hunt::hunt(
-        &set.features,
-        &labels,
-        Some(&names),
-        &options.hunt,
-        progress,
-    )?;
-    let rows = set.gather(0, &hunted.expert_heads)?;
-    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
-    let scorer = Logistic::fit(&rows, &labels, &options.fit)?;
-    let groups: Vec<usize> = set.samples.iter().map(|s| s.video).collect();
-    let p = out_of_fold(&rows, &labels, &groups, options.seed, &options.fit)?;
-    let locator = calibrate_locator(&validation_videos(set, videos, &p)?, options.edge)?;
+    set.check_model(info)?;
+    let part = part(set, options)?;
+    let ranked = rank(set, &part, options, cancel, progress)?;
+    let z = set.gather(0, &ranked.hunt.expert_heads)?;
+    let rows = rows(set, &z);
+    let fitted = fit::fit(&rows, &part, videos, options, cancel, progress)?;
 
-    let mut warnings = hunted.notes.clone();
-    warnings.extend(locator.warnings.iter().cloned());
-    let layers = HeadSelection::Only(hunted.expert_heads.clone()).layers_needed(info.layers);
+    let mut warnings = ranked.hunt.notes.clone();
+    warnings.extend(fitted.locator.warnings.iter().cloned());
+    progress(CalibrateStage::Report, 0, 1);
+    let report = report::of_calibration(&report::Material {
+        title: format!("Calibration of {}", options.name),
+        options: report::options(options, Some(ranked.hunt.expert_heads.len())),
+        prompts: options.prompts.clone(),
+        rows: &rows,
+        videos,
+        validation: part.kept.is_some(),
+        edge: options.edge,
+        fitted: &fitted,
+        ranking: Some(&ranked.hunt),
+        choice: ranked.choice.as_ref(),
+        warnings: &warnings,
+    })?;
+    progress(CalibrateStage::Report, 1, 1);
+    let layers = HeadSelection::Only(ranked.hunt.expert_heads.clone()).layers_needed(info.layers);
+    let scorer = Scorer::from(ScorerParams::from(fitted.scorer));
     let profile = Profile {
-        schema: SCHEMA,
+        schema: scorer.schema(),
         name: options.name.clone(),
-        created_unix_s: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_err(|e| Error::internal("the clock stands before 1970").with_source(e))?
-            .as_secs(),
+        created_unix_s: now_unix_s()?,
         model: ModelBinding {
             name: info.name.clone(),
             fingerprint: fingerprint(layers)?,
@@ -145,65 +117,156 @@ pub fn calibrate(
         },
         segment: options.rule,
         frames_per_segment: options.frames_per_segment,
-        heads: hunted.expert_heads.clone(),
+        heads: ranked.hunt.expert_heads.clone(),
         hunt_prompts: options.prompts.clone(),
         scoring_prompts: options.prompts.iter().take(1).cloned().collect(),
-        scorer: scorer.into(),
+        scorer,
         locator: LocatorParams {
-            sigma: locator.sigma,
-            threshold: locator.threshold,
+            sigma: fitted.locator.sigma,
+            threshold: fitted.locator.threshold,
             edge: options.edge,
             event_bridge_s: None,
         },
-        notes: notes(set, videos, options, &hunted, &locator, &warnings),
+        notes: notes(set, videos, options, &ranked, &fitted.locator, &warnings),
     };
     Ok(Calibration {
         profile,
-        hunt: hunted,
-        locator,
+        hunt: ranked.hunt,
+        locator: fitted.locator,
+        report,
         warnings,
     })
 }
 
-/// Videos with known intervals, each with the out-of-fold p of its segments in order.
-fn validation_videos(
+/// Ranks the heads and chooses K; no scorer comes of it. Errors as [`calibrate`].
+pub fn hunt_heads(
     set: &SampleSet,
     videos: &[LabelledVideo],
-    p: &[f64],
-) -> Result<Vec<CalibrationVideo>> {
-    let mut found: Vec<CalibrationVideo> = videos
-        .iter()
-        .map(|v| CalibrationVideo {
-            name: v.name.clone(),
-            spans: Vec::new(),
-            p: Vec::new(),
-            truth: v.anomalous.clone(),
-            has_intervals: v.intervals_known,
-        })
-        .collect();
-    for (sample, &p) in set.samples.iter().zip(p) {
-        if let Some(span) = &sample.span {
-            let video = found.get_mut(sample.video).ok_or_else(|| {
-                Error::internal(format!("sample {} belongs to no video", sample.name))
-            })?;
-            video.spans.push(*span);
-            video.p.push(p);
-        }
-    }
-    found.retain(|v| !v.spans.is_empty());
-    Ok(found)
+    info: &ProbeInfo,
+    options: &CalibrateOptions,
+    cancel: &CancellationToken,
+    progress: &ProgressFn,
+) -> Result<Hunted> {
+    set.check_model(info)?;
+    let part = part(set, options)?;
+    let ranked = rank(set, &part, options, cancel, progress)?;
+    let warnings = ranked.hunt.notes.clone();
+    progress(CalibrateStage::Report, 0, 1);
+    let report = report::of_hunt(
+        &ranked.hunt,
+        ranked.choice.as_ref(),
+        report::options(options, Some(ranked.hunt.expert_heads.len())),
+        options.prompts.clone(),
+        report::counts(
+            &set.labels(),
+            videos.len(),
+            part.kept.as_ref().map_or(0, Vec::len),
+        ),
+    );
+    progress(CalibrateStage::Report, 1, 1);
+    Ok(Hunted {
+        hunt: ranked.hunt,
+        report,
+        warnings,
+    })
 }
 
+/// A hunt with K chosen.
+struct Ranked {
+    hunt: HuntResult,
+    choice: Option<KChoice>,
+}
+
+/// Which samples are trained on and which are kept.
+fn part(set: &SampleSet, options: &CalibrateOptions) -> Result<Part> {
+    let groups: Vec<usize> = set.samples.iter().map(|s| s.video).collect();
+    Part::new(&set.labels(), &groups, options)
+}
+
+fn rows<'a>(set: &'a SampleSet, z: &'a [Vec<f32>]) -> Rows<'a> {
+    Rows {
+        rows: set
+            .samples
+            .iter()
+            .zip(z)
+            .map(|(sample, z)| Row {
+                z,
+                anomaly: sample.anomaly,
+                group: sample.video,
+                span: sample.span,
+            })
+            .collect(),
+    }
+}
+
+/// Ranks the heads on the training part. A K that is to be chosen is chosen afterwards, so that
+/// what is wrong with the samples shows in the first hunt.
+fn rank(
+    set: &SampleSet,
+    part: &Part,
+    options: &CalibrateOptions,
+    cancel: &CancellationToken,
+    progress: &ProgressFn,
+) -> Result<Ranked> {
+    let (labels, names) = (set.labels(), set.names());
+    let samples = Samples {
+        features: &set.features,
+        labels: &labels,
+        names: Some(&names),
+        rows: part.training.as_deref(),
+    };
+    let stop = || cancel.is_cancelled();
+    let most = AUTO_TOP_K_MAX.min(set.features.layers * set.features.heads);
+    let hunt_options = HuntOptions {
+        top_k: if options.auto_top_k {
+            most
+        } else {
+            options.hunt.top_k
+        },
+        lambda: options.hunt.lambda,
+    };
+    let mut hunt = hunt::hunt_samples(&samples, &hunt_options, &stop, &|done, total| {
+        progress(CalibrateStage::Hunt, done, total);
+    })?;
+    let choice = if options.auto_top_k {
+        let groups: Vec<usize> = set.samples.iter().map(|s| s.video).collect();
+        let choice = choose_k(
+            &samples,
+            &groups,
+            &hunt_options,
+            &options.fit,
+            options.seed,
+            &stop,
+            &|done, total| progress(CalibrateStage::ChooseK, done, total),
+        )?;
+        hunt.expert_heads.truncate(choice.k);
+        Some(choice)
+    } else {
+        None
+    };
+    Ok(Ranked { hunt, choice })
+}
+
+fn now_unix_s() -> Result<u64> {
+    Ok(SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|e| Error::internal("the clock stands before 1970").with_source(e))?
+        .as_secs())
+}
+
+/// What the profile says of how it came about. Keys of options that are off are left out, so that a
+/// plain calibration writes the profile that it always did.
 fn notes(
     set: &SampleSet,
     videos: &[LabelledVideo],
     options: &CalibrateOptions,
-    hunted: &HuntResult,
+    ranked: &Ranked,
     locator: &LocatorFit,
     warnings: &[String],
-) -> Map<String, serde_json::Value> {
+) -> Map<String, Value> {
+    let hunted = &ranked.hunt;
     let rss = |id: &HeadId| hunted.rss.get(id.layer * hunted.heads + id.head).copied();
-    let value = json!({
+    let mut value = json!({
         "videos": videos.len(),
         "samples": set.samples.len(),
         "anomalous_samples": set.samples.iter().filter(|s| s.anomaly).count(),
@@ -215,8 +278,14 @@ fn notes(
         "validation_frame_f1": locator.f1,
         "warnings": warnings,
     });
+    if options.auto_top_k {
+        value["auto_top_k"] = true.into();
+    }
+    if options.validation_fraction > 0.0 {
+        value["validation_fraction"] = options.validation_fraction.into();
+    }
     match value {
-        serde_json::Value::Object(map) => map,
+        Value::Object(map) => map,
         _ => Map::new(),
     }
 }

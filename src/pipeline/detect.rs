@@ -30,9 +30,9 @@ use crate::{
     model::pixels::resize_bicubic,
     profile::Profile,
     score::{
+        Scorer,
         events::EndReason,
         locate::{LocatorOutput, SegmentSpan, StreamingLocator},
-        logistic::Logistic,
     },
     telemetry::metrics::{self, Outcome, Stage as Timed},
 };
@@ -163,7 +163,7 @@ type Submission = Pin<Box<dyn Future<Output = Result<Ticket>> + Send>>;
 struct Session {
     /// Its profile is the one that scores what comes back from the engine.
     detection: Detection,
-    scorer: Logistic,
+    scorer: Scorer,
     /// Of the profile that segments are submitted with: the newer one while it changes.
     ask: Ask,
     follow: Follow,
@@ -209,7 +209,7 @@ impl Session {
     ) -> Self {
         let profile = &detection.profile;
         Session {
-            scorer: Logistic::from(&profile.scorer),
+            scorer: Scorer::from(profile.as_ref()),
             ask: Ask::of(profile),
             follow: Follow::new(profile.clone(), detection.follow.clone()),
             declared_fps: None,
@@ -338,7 +338,7 @@ impl Session {
             }
         }
         self.deliver(outputs).await?;
-        self.scorer = Logistic::from(&profile.scorer);
+        self.scorer = Scorer::from(profile.as_ref());
         self.people.restart(&profile);
         self.detection.profile = profile.clone();
         self.locator = Some(self.new_locator()?);

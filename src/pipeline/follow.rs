@@ -117,7 +117,8 @@ mod tests {
             scorer: ScorerParams {
                 weights: vec![1.0],
                 intercept: 0.0,
-            },
+            }
+            .into(),
             locator: LocatorParams {
                 sigma: 1.0,
                 threshold,

@@ -10,6 +10,7 @@ pub mod offline;
 pub mod options;
 mod people;
 pub mod prepare;
+pub mod report;
 mod sample;
 pub mod samples;
 pub mod snapshot;

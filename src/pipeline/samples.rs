@@ -37,6 +37,25 @@ impl SampleSet {
         self.samples.iter().map(|s| s.anomaly).collect()
     }
 
+    /// Refuses a set that was extracted from a model of another shape.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` that names both shapes.
+    pub fn check_model(&self, info: &ProbeInfo) -> Result<()> {
+        let f = &self.features;
+        let (has, needs) = (
+            [f.layers, f.heads, f.head_dim],
+            [info.layers, info.heads, info.head_dim],
+        );
+        if has != needs {
+            return Err(Error::precondition(format!(
+                "the samples have features of {has:?} layers, heads and numbers per head, and {} has {needs:?}: extract them again",
+                info.name
+            )));
+        }
+        Ok(())
+    }
+
     /// Names, for messages.
     pub fn names(&self) -> Vec<String> {
         self.samples.iter().map(|s| s.name.clone()).collect()

@@ -8,14 +8,22 @@ use crate::{
     limits,
 };
 
-use super::{Profile, SCHEMA};
+use super::{NormalityParams, Profile, Scorer, ScorerParams};
 
 impl Profile {
     /// Refuses what no writer of ours would write, with
     /// [`Kind::InvalidArgument`](crate::error::Kind::InvalidArgument) and the key's name.
     pub fn validate(&self) -> Result<()> {
-        if self.schema != SCHEMA {
-            return Err(bad("schema", format!("is {}, not {SCHEMA}", self.schema)));
+        // One content, one form: a profile is written in the oldest schema that can hold it.
+        let schema = self.scorer.schema();
+        if self.schema != schema {
+            return Err(bad(
+                "schema",
+                format!(
+                    "is {}, where a profile of this scorer has {schema}",
+                    self.schema
+                ),
+            ));
         }
         check_name(&self.name)?;
         self.check_segment()?;
@@ -77,23 +85,97 @@ impl Profile {
     }
 
     fn check_scorer(&self) -> Result<()> {
-        let expected = self.heads.len().saturating_mul(self.model.head_dim);
-        if self.scorer.weights.len() != expected {
+        let dims = self.heads.len().saturating_mul(self.model.head_dim);
+        match &self.scorer {
+            Scorer::Logistic(params) => self.check_logistic(params, dims),
+            Scorer::Normality(params) => self.check_normality(params, dims),
+        }
+    }
+
+    fn check_logistic(&self, params: &ScorerParams, dims: usize) -> Result<()> {
+        self.check_numbers("scorer.weights", &params.weights, dims)?;
+        if !params.intercept.is_finite() {
+            return Err(bad("scorer.intercept", "is not finite".into()));
+        }
+        Ok(())
+    }
+
+    fn check_normality(&self, params: &NormalityParams, dims: usize) -> Result<()> {
+        self.check_numbers("scorer.normality.mean", &params.mean, dims)?;
+        for (key, value) in [
+            ("scorer.normality.variance", params.variance),
+            ("scorer.normality.tail_scale", params.tail_scale),
+        ] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(bad(key, format!("is {value}: it must be above 0")));
+            }
+        }
+        let rank = params.excess.len();
+        if rank > limits::NORMALITY_DIRECTIONS_MAX {
             return Err(bad(
-                "scorer.weights",
+                "scorer.normality.excess",
+                format!(
+                    "has {rank}: at most {} are possible",
+                    limits::NORMALITY_DIRECTIONS_MAX
+                ),
+            ));
+        }
+        if let Some(at) = params
+            .excess
+            .iter()
+            .position(|a| !(*a >= 0.0 && a.is_finite()))
+        {
+            return Err(bad(
+                "scorer.normality.excess",
+                format!("is negative or not finite at {at}"),
+            ));
+        }
+        let expected = rank.saturating_mul(dims);
+        if params.directions.len() != expected {
+            return Err(bad(
+                "scorer.normality.directions",
+                format!(
+                    "has {} numbers: {rank} directions of {dims} need {expected}",
+                    params.directions.len()
+                ),
+            ));
+        }
+        // Orthonormal within rounding, or a distance could come out negative.
+        for (i, a) in params.directions.chunks_exact(dims.max(1)).enumerate() {
+            for (j, b) in params
+                .directions
+                .chunks_exact(dims.max(1))
+                .enumerate()
+                .take(i + 1)
+            {
+                let dot: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                let want = if i == j { 1.0 } else { 0.0 };
+                // Also refuses NaN.
+                if !((dot - want).abs() <= ORTHONORMAL_TOLERANCE) {
+                    return Err(bad(
+                        "scorer.normality.directions",
+                        format!("are not orthonormal at {j} and {i}"),
+                    ));
+                }
+            }
+        }
+        check_quantiles(params)
+    }
+
+    fn check_numbers(&self, key: &str, numbers: &[f64], expected: usize) -> Result<()> {
+        if numbers.len() != expected {
+            return Err(bad(
+                key,
                 format!(
                     "has {} numbers: {} heads of {} need {expected}",
-                    self.scorer.weights.len(),
+                    numbers.len(),
                     self.heads.len(),
                     self.model.head_dim
                 ),
             ));
         }
-        if let Some(at) = self.scorer.weights.iter().position(|w| !w.is_finite()) {
-            return Err(bad("scorer.weights", format!("is not finite at {at}")));
-        }
-        if !self.scorer.intercept.is_finite() {
-            return Err(bad("scorer.intercept", "is not finite".into()));
+        if let Some(at) = numbers.iter().position(|w| !w.is_finite()) {
+            return Err(bad(key, format!("is not finite at {at}")));
         }
         Ok(())
     }
@@ -205,6 +287,36 @@ impl Profile {
         }
         Ok(warnings)
     }
+}
+
+/// How far two stored directions may be from orthonormal.
+const ORTHONORMAL_TOLERANCE: f64 = 1e-6;
+
+fn check_quantiles(params: &NormalityParams) -> Result<()> {
+    let (distances, quantiles) = (&params.distances, &params.quantiles);
+    let most = limits::NORMALITY_QUANTILES_MAX;
+    if !(1..=most).contains(&distances.len()) || distances.len() != quantiles.len() {
+        return Err(bad(
+            "scorer.normality.quantiles",
+            format!(
+                "has {} for {} distances: 1 to {most} are possible, one each",
+                quantiles.len(),
+                distances.len()
+            ),
+        ));
+    }
+    for (key, values, most) in [
+        ("scorer.normality.distances", distances, f64::MAX),
+        ("scorer.normality.quantiles", quantiles, 1.0),
+    ] {
+        let ascending = values.windows(2).all(|pair| pair[0] < pair[1]);
+        // Also refuses NaN.
+        let inside = values.iter().all(|v| *v >= 0.0 && *v <= most);
+        if !ascending || !inside {
+            return Err(bad(key, "do not ascend, or leave their range".into()));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses names that are not `[a-z0-9][a-z0-9._-]{0,63}`. No such name leaves a directory.

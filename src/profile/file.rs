@@ -21,7 +21,7 @@ use crate::{
     limits,
 };
 
-use super::{Profile, SCHEMA};
+use super::{Profile, SCHEMA, SCHEMA_NEWEST};
 
 const CHECKSUM_PREFIX: &str = "sha256:";
 
@@ -131,14 +131,15 @@ pub(super) fn parse(text: &str) -> Result<Profile> {
     let schema = value.pointer("/profile/schema").ok_or_else(|| {
         Error::data_loss("it has no profile.schema, so it is no HeadHunt profile")
     })?;
-    if schema.as_u64() != Some(u64::from(SCHEMA)) {
+    let readable = u64::from(SCHEMA)..=u64::from(SCHEMA_NEWEST);
+    if !schema.as_u64().is_some_and(|n| readable.contains(&n)) {
         return Err(Error::precondition(format!(
-            "its schema is {schema}, and this version reads {SCHEMA}: use the version that wrote it, or calibrate anew"
+            "its schema is {schema}, and this version reads {SCHEMA} to {SCHEMA_NEWEST}: use the version that wrote it, or calibrate anew"
         )));
     }
     // From the text again, so that the message has line and column and a repeated key is refused.
     let envelope: Envelope<Profile> = serde_json::from_str(text).map_err(|error| {
-        Error::data_loss(format!("it does not follow schema {SCHEMA}: {error}"))
+        Error::data_loss(format!("it does not follow schema {schema}: {error}"))
     })?;
     let profile = envelope.profile;
     profile

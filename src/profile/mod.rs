@@ -2,23 +2,29 @@
 
 mod check;
 mod file;
+mod scorer;
 mod store;
 
 pub use check::check_name;
+pub use scorer::{NormalityParams, Scorer, ScorerParams};
 pub use store::{ProfileEntry, ProfileStore, Scope, Selected};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{head::HeadId, segment::SegmentRule};
 
-/// Schema that this version writes.
+/// Schema of a profile that needs nothing newer. It is still written so, byte for byte as the
+/// versions before [`SCHEMA_NEWEST`] did, so that such a version reads it after a rollback.
 pub const SCHEMA: u32 = 1;
+
+/// Newest schema that this version reads and writes: 2 adds [`Scorer::Normality`].
+pub const SCHEMA_NEWEST: u32 = 2;
 
 /// Everything that detection needs besides the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// [`SCHEMA`] of the writer.
+    /// The oldest schema that can hold it: [`Scorer::schema`].
     pub schema: u32,
     /// Name, `[a-z0-9][a-z0-9._-]{0,63}`.
     pub name: String,
@@ -36,8 +42,8 @@ pub struct Profile {
     pub hunt_prompts: Vec<String>,
     /// Prompts that detection runs with; p is averaged over them. Usually one.
     pub scoring_prompts: Vec<String>,
-    /// The logistic scorer.
-    pub scorer: ScorerParams,
+    /// How z becomes p.
+    pub scorer: Scorer,
     /// The locator.
     pub locator: LocatorParams,
     /// How it came about; for people and reports, detection does not read it.
@@ -59,16 +65,6 @@ pub struct ModelBinding {
     pub device: String,
     /// Type of calibration; another one is a warning.
     pub dtype: String,
-}
-
-/// p = σ(w·z + b).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScorerParams {
-    /// w, `heads * head_dim` numbers.
-    pub weights: Vec<f64>,
-    /// b.
-    pub intercept: f64,
 }
 
 /// What happens at the ends of a smoothed sequence.

@@ -85,19 +85,7 @@ impl Logistic {
     ///
     /// `InvalidArgument` for a wrong length, a NaN or an infinite feature.
     pub fn probability(&self, z: &[f32]) -> Result<f64> {
-        if z.len() != self.weights.len() {
-            return Err(Error::invalid(format!(
-                "the scorer has {} weights, the feature vector {} numbers",
-                self.weights.len(),
-                z.len()
-            )));
-        }
-        if let Some(at) = z.iter().position(|v| !v.is_finite()) {
-            return Err(Error::invalid(format!(
-                "number {at} of the feature vector is {}",
-                z[at]
-            )));
-        }
+        check_vector(z, self.weights.len())?;
         let sum: f64 = z
             .iter()
             .zip(&self.weights)
@@ -108,6 +96,23 @@ impl Logistic {
             return Err(Error::data_loss("the scorer's weights are not finite"));
         }
         Ok(p)
+    }
+}
+
+/// Refuses a feature vector that a scorer of `expected` numbers cannot score.
+pub(super) fn check_vector(z: &[f32], expected: usize) -> Result<()> {
+    if z.len() != expected {
+        return Err(Error::invalid(format!(
+            "the scorer has {expected} weights, the feature vector {} numbers",
+            z.len()
+        )));
+    }
+    match z.iter().position(|v| !v.is_finite()) {
+        Some(at) => Err(Error::invalid(format!(
+            "number {at} of the feature vector is {}",
+            z[at]
+        ))),
+        None => Ok(()),
     }
 }
 

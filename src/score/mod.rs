@@ -1,6 +1,6 @@
 //! SCORE: head features to p, p′ and events; pure, with streaming and batch forms proven equal.
 //!
-//! - [`logistic`]: features to p.
+//! - [`Scorer`]: features to p, with what the profile holds: [`logistic`] or [`normality`].
 //! - [`smooth`]: p to p′ along a run of segments.
 //! - [`locate`]: p′ to events, for a whole sequence or segment by segment.
 //! - [`alerts`]: which events people are told, and when.
@@ -11,5 +11,9 @@ mod cholesky;
 pub mod events;
 pub mod locate;
 pub mod logistic;
+pub mod normality;
+mod scorer;
 pub mod smooth;
 mod tracker;
+
+pub use scorer::Scorer;

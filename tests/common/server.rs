@@ -57,7 +57,8 @@ pub fn profile(name: &str) -> Profile {
         scorer: ScorerParams {
             weights: vec![12.0 / n as f64; n],
             intercept: -6.0,
-        },
+        }
+        .into(),
         locator: LocatorParams {
             sigma: 0.5,
             threshold: 0.5,

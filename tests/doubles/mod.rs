@@ -381,7 +381,8 @@ pub fn profile() -> Profile {
         scorer: ScorerParams {
             weights: vec![0.5, 0.25, 0.125, 0.3, 0.2, 0.1],
             intercept: -2.0,
-        },
+        }
+        .into(),
         locator: LocatorParams {
             sigma: 0.8,
             threshold: 0.5,

@@ -37,7 +37,8 @@ fn fitting() -> Profile {
     profile.heads = vec![HeadId { layer: 0, head: 1 }, HeadId { layer: 1, head: 0 }];
     profile.model.fingerprint = fingerprint(&dir, profile.layers_needed()).unwrap();
     profile.model.head_dim = config.text.head_dim;
-    profile.scorer.weights = vec![0.1; profile.heads.len() * config.text.head_dim];
+    profile.scorer.logistic_mut().unwrap().weights =
+        vec![0.1; profile.heads.len() * config.text.head_dim];
     profile
 }
 

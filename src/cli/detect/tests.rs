@@ -123,7 +123,8 @@ fn profile() -> Profile {
         scorer: ScorerParams {
             weights: vec![2.0],
             intercept: 0.0,
-        },
+        }
+        .into(),
         locator: LocatorParams {
             sigma: 1.0,
             threshold: 0.5,
