@@ -196,6 +196,54 @@ fn random_scores_of_every_frame_are_chance_in_every_class() {
     }
 }
 
+/// scikit-learn's figures of the same made-up scores, over annotations that it read by itself.
+#[test]
+fn areas_over_the_whole_annotation_files_are_scikit_learns() {
+    let text = include_str!("golden/dataset_metrics.json");
+    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+    for (key, set) in [("ucf_crime", ucf()), ("xd_violence", xd())] {
+        for (kind, tied) in [("random", false), ("tied", true)] {
+            let theirs = &golden[key][kind];
+            let mut file = String::new();
+            for (number, v) in set.videos().iter().enumerate() {
+                let scores: Vec<f64> = (0..v.frames)
+                    .map(|frame| {
+                        let hashed = number as u64 * 7919 + frame * 104_729 + frame * frame * 31;
+                        let score = (hashed % 10_007) as f64 / 10_007.0;
+                        if tied {
+                            (score * 20.0).floor() / 20.0
+                        } else {
+                            score
+                        }
+                    })
+                    .collect();
+                let line = serde_json::json!({"video": v.name, "stride": 1, "scores": scores});
+                writeln!(file, "{line}").unwrap();
+            }
+            let e = evaluate(&set, file.as_bytes()).unwrap();
+            assert_eq!(golden[key]["videos"], e.videos);
+            assert_eq!(golden[key]["frames"], e.frames);
+            assert_eq!(theirs["positives"], e.positives);
+            let close = |name: &str, ours: f64, theirs: &serde_json::Value| {
+                let theirs = theirs.as_f64().unwrap();
+                assert!(
+                    (ours - theirs).abs() < 1e-10,
+                    "{key} {kind} {name}: {ours} {theirs}"
+                );
+            };
+            close("roc_auc", e.roc_auc, &theirs["roc_auc"]);
+            close("ap", e.average_precision, &theirs["average_precision"]);
+            close("pr", e.pr_auc_trapezoid, &theirs["pr_auc_trapezoid"]);
+            let classes = theirs["per_class"].as_object().unwrap();
+            assert_eq!(classes.len(), e.per_class.len());
+            for class in &e.per_class {
+                let code = class.class.split(' ').next().unwrap();
+                close(&class.class, class.roc_auc.unwrap(), &classes[code]);
+            }
+        }
+    }
+}
+
 #[test]
 fn tied_scores_per_class_are_as_the_metric_has_them() {
     let set = xd();

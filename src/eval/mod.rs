@@ -3,10 +3,12 @@
 //! A [`Dataset`] says of each video how many frames it has and which are anomalous; [`ucf_crime`],
 //! [`xd_violence`] and [`manifest`] read one from the respective annotations together with the
 //! [`counts`]. [`evaluate()`] takes a [`scores`] file and computes the [`metrics`] over the frames of
-//! all videos, concatenated, the same per class, and the [`events`]. A video without scores is an
+//! all videos, concatenated, the same per class, and the [`events`]. [`bootstrap`] says how far such
+//! figures depend on which videos were tested. A video without scores is an
 //! error, not a skip.
 
 mod accumulate;
+pub mod bootstrap;
 pub mod counts;
 pub mod dataset;
 mod evaluation;

@@ -17,6 +17,7 @@ mod lda;
 mod linalg;
 mod mmd;
 mod nmi;
+pub mod random;
 mod rank;
 pub mod report;
 mod samples;

@@ -1,6 +1,7 @@
 //! SCORE: head features to p, p′ and events; pure, with streaming and batch forms proven equal.
 //!
-//! - [`logistic`]: features to p.
+//! - [`logistic`]: features to p; [`svm`] and [`mlp`] (on [`standard`] features): other
+//!   ways, to compare it with.
 //! - [`smooth`]: p to p′ along a run of segments.
 //! - [`locate`]: p′ to events, for a whole sequence or segment by segment.
 //! - [`alerts`]: which events people are told, and when.
@@ -11,5 +12,8 @@ mod cholesky;
 pub mod events;
 pub mod locate;
 pub mod logistic;
+pub mod mlp;
 pub mod smooth;
+pub mod standard;
+pub mod svm;
 mod tracker;
