@@ -3,6 +3,7 @@
 mod backlog;
 pub mod calibrate;
 pub mod detect;
+pub mod evaluate;
 pub mod event;
 pub mod labelled;
 pub mod offline;
