@@ -1,5 +1,6 @@
 //! CLI: the command line, one file per subcommand.
 
+mod ablate;
 mod calibrate;
 mod camera;
 mod common;
@@ -39,8 +40,10 @@ enum Command {
     Hunt(hunt::Args),
     /// Make a profile from labelled clips: hunt, fit the scorer, calibrate the locator
     Calibrate(calibrate::Args),
-    /// Frame-level AUC and AP of score files
+    /// AUC, AP, events and false alarms of score files
     Evaluate(evaluate::Args),
+    /// The method's ablations on labelled clips, beside the paper's figures
+    Ablate(ablate::Args),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
     /// Play a video file as an RTSP camera
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Hunt(args) => hunt::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Ablate(args) => ablate::run(args),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]

@@ -1,5 +1,6 @@
 //! PIPELINE: composes the rooms into jobs; the only orchestration, no arithmetic.
 
+pub mod ablate;
 mod backlog;
 pub mod calibrate;
 pub mod detect;
