@@ -129,7 +129,7 @@ fn table(e: &Evaluation) -> String {
     lines.join("\n")
 }
 
-fn open(path: &Path) -> Result<File> {
+pub(super) fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| {
         let kind = if e.kind() == std::io::ErrorKind::NotFound {
             Kind::NotFound
@@ -141,7 +141,7 @@ fn open(path: &Path) -> Result<File> {
 }
 
 /// A whole file, which must be text of at most [`ANNOTATIONS_MAX_BYTES`].
-fn text(path: &Path) -> Result<String> {
+pub(super) fn text(path: &Path) -> Result<String> {
     let mut text = String::new();
     open(path)?
         .take(ANNOTATIONS_MAX_BYTES + 1)

@@ -11,7 +11,9 @@ mod evaluate;
 mod extract;
 mod hunt;
 mod labelled;
+mod merge_scores;
 mod model;
+mod score;
 mod serve;
 
 use std::process::ExitCode;
@@ -42,6 +44,10 @@ enum Command {
     Calibrate(calibrate::Args),
     /// AUC, AP, events and false alarms of score files
     Evaluate(evaluate::Args),
+    /// Score every video of a list into a file for `evaluate`; can be sharded and resumed
+    Score(score::Args),
+    /// Merge the files of all shards of a scoring run
+    MergeScores(merge_scores::Args),
     /// The method's ablations on labelled clips, beside the paper's figures
     Ablate(ablate::Args),
     /// Synthesize and inspect checkpoints
@@ -68,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Hunt(args) => hunt::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Score(args) => score::run(args),
+        Command::MergeScores(args) => merge_scores::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, Read};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind, Result, ResultExt},
@@ -24,6 +24,48 @@ pub struct VideoScores {
     pub fps: Option<f64>,
     /// Line in the file, from 1.
     pub line: u64,
+}
+
+impl VideoScores {
+    /// Its line in a file, without the newline; reads back equal.
+    ///
+    /// `InvalidArgument` for a stride of 0 or a number that is not finite; `ResourceExhausted` where
+    /// it would be longer than [`SCORES_LINE_MAX_BYTES`].
+    pub fn to_line(&self) -> Result<String> {
+        let fits = |fps: &f64| fps.is_finite() && *fps > 0.0;
+        if self.stride == 0
+            || self.scores.iter().any(|s| !s.is_finite())
+            || !self.fps.iter().all(fits)
+        {
+            return Err(Error::invalid(format!(
+                "video {}: stride, fps and scores must be finite numbers, the first two above 0",
+                self.video
+            )));
+        }
+        #[derive(Serialize)]
+        struct Written<'a> {
+            video: &'a str,
+            stride: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            fps: Option<f64>,
+            scores: &'a [f64],
+        }
+        let line = serde_json::to_string(&Written {
+            video: &self.video,
+            stride: self.stride,
+            fps: self.fps,
+            scores: &self.scores,
+        })
+        .or_kind(Kind::Internal, || "cannot write scores as JSON".into())?;
+        if line.len() as u64 >= SCORES_LINE_MAX_BYTES {
+            return Err(Error::exhausted(format!(
+                "video {}: its scores take {} bytes, and {SCORES_LINE_MAX_BYTES} are possible",
+                self.video,
+                line.len()
+            )));
+        }
+        Ok(line)
+    }
 }
 
 #[derive(Deserialize)]

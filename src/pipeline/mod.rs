@@ -13,5 +13,6 @@ mod people;
 pub mod prepare;
 mod sample;
 pub mod samples;
+pub mod scoring;
 pub mod snapshot;
 pub mod tensor_file;
