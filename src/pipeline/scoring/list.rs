@@ -1,7 +1,7 @@
 //! Which videos a run scores, and its share of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     str::FromStr,
@@ -90,9 +90,9 @@ impl VideoList {
         if self.videos.is_empty() {
             return Err(Error::invalid("the list has no videos"));
         }
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
         for video in &self.videos {
-            if seen.insert(video.name.as_str(), ()).is_some() {
+            if !seen.insert(video.name.as_str()) {
                 return Err(Error::invalid(format!(
                     "video {} comes twice in the list",
                     video.name
