@@ -86,8 +86,10 @@ fn prints_the_totals_and_areas_of_both_public_sets() {
         assert_eq!(json["videos"], videos);
         assert_eq!(json["frames"], frames);
         assert_eq!(json["positives"], positives);
-        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-        assert_eq!(keys.len(), 6);
+        let first: Vec<&String> = json.as_object().unwrap().keys().collect();
+        assert_eq!(first.len(), 9);
+        assert_eq!(json["assumed_fps"], 30.0);
+        assert_eq!(json["events"]["threshold"], 0.65);
         for key in ["roc_auc", "average_precision", "pr_auc_trapezoid"] {
             let area = json[key].as_f64().unwrap();
             assert!(area > 0.0 && area < 1.0, "{key} {area}");
@@ -146,4 +148,47 @@ fn says_what_is_wrong_and_fails() {
     let out = evaluate("manifest", &manifest, &counts, &scores, &["--json"]);
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(json["roc_auc"], 0.5);
+}
+
+#[test]
+fn threshold_and_frame_rate_are_the_callers() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let manifest = write(
+        "m.csv",
+        "video,label,start_frame,end_frame\na.mp4,anomaly,0,10\nb.mp4,normal,,\n",
+    );
+    let counts = write("c.csv", "video,frames\na.mp4,30\nb.mp4,3580\n");
+    let scores = write(
+        "s.jsonl",
+        "{\"video\": \"a\", \"stride\": 10, \"scores\": [0.4, 0.1, 0.2]}\n\
+         {\"video\": \"b\", \"stride\": 3580, \"scores\": [0.3], \"fps\": 10}\n",
+    );
+    let json = |more: &[&str]| -> serde_json::Value {
+        let out = evaluate("manifest", &manifest, &counts, &scores, more);
+        let errors = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{errors}");
+        serde_json::from_slice(&out.stdout).unwrap()
+    };
+    // 20 normal frames at 1 fps and 3,580 at 10.
+    let high = json(&["--json", "--fps", "1", "--threshold", "0.35"]);
+    assert_eq!(high["assumed_fps"], 1.0);
+    assert_eq!(high["events"]["normal_hours"], (20.0 + 358.0) / 3600.0);
+    assert_eq!(high["events"]["predicted"], 1);
+    assert_eq!(high["events"]["scores"][2]["f1"], 1.0);
+    assert_eq!(high["events"]["false_alarms"], 0);
+    let low = json(&["--json", "--threshold", "0.25"]);
+    assert_eq!(low["events"]["predicted"], 2);
+    assert_eq!(low["events"]["false_alarms"], 1);
+    assert_eq!(low["events"]["scores"][2]["f1"], 2.0 / 3.0);
+    // The areas do not depend on them.
+    assert_eq!(low["roc_auc"], high["roc_auc"]);
+    for bad in [["--fps", "0"], ["--threshold", "NaN"]] {
+        let out = evaluate("manifest", &manifest, &counts, &scores, &bad);
+        assert_eq!(out.status.code(), Some(1));
+    }
 }

@@ -137,6 +137,153 @@ fn a_stride_is_the_same_score_on_each_of_its_frames() {
     assert!((e.average_precision - ap).abs() < 1e-12);
 }
 
+/// A number from 0 to 1 for a video's frame, the same on every machine.
+fn random(v: &VideoTruth, frame: u64) -> f64 {
+    let mut x = v
+        .name
+        .bytes()
+        .fold(frame.wrapping_add(0x9e37_79b9_7f4a_7c15), |x, byte| {
+            (x ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    x ^= x >> 31;
+    x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^= x >> 29;
+    (x >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[test]
+fn random_scores_of_every_frame_are_chance_in_every_class() {
+    for (set, classes) in [(ucf(), 13), (xd(), 6)] {
+        let file = scores_file(&set, 1, random);
+        let e = evaluate(&set, file.as_bytes()).unwrap();
+        assert_eq!(
+            (e.videos as usize, e.frames, e.positives),
+            (set.videos().len(), set.frames(), set.positives())
+        );
+        assert!((e.roc_auc - 0.5).abs() < 0.003, "{}", e.roc_auc);
+        assert_eq!(e.per_class.len(), classes);
+        for class in &e.per_class {
+            // The class's videos and all normal ones, by themselves.
+            let videos: Vec<&VideoTruth> = set
+                .videos()
+                .iter()
+                .filter(|v| v.is_normal() || v.classes.contains(&class.class))
+                .collect();
+            let (mut scores, mut labels) = (Vec::new(), Vec::new());
+            for v in &videos {
+                for frame in 0..v.frames {
+                    scores.push(random(v, frame));
+                    labels.push(is_positive(v, frame));
+                }
+            }
+            let positives = labels.iter().filter(|l| **l).count() as u64;
+            assert_eq!(class.positives, positives, "{}", class.class);
+            assert_eq!(
+                class.videos as usize,
+                videos.iter().filter(|v| !v.is_normal()).count()
+            );
+            let auc = metrics::roc_auc(&scores, &labels).unwrap();
+            assert_eq!(class.roc_auc, Some(auc), "{}", class.class);
+            assert!((auc - 0.5).abs() < 0.02, "{} {auc}", class.class);
+        }
+        // Every annotated event lies in a video; each is overlapped by single frames above the
+        // threshold, which are too short to match at half its length.
+        let annotated: usize = set.videos().iter().map(|v| v.positive.len()).sum();
+        assert_eq!(e.events.annotated, annotated as u64);
+        assert!(e.events.scores[2].f1 < 0.01);
+        let normal = (set.frames() - set.positives()) as f64;
+        assert!((e.events.normal_hours - normal / 30.0 / 3600.0).abs() < 1e-9);
+    }
+}
+
+/// scikit-learn's figures of the same made-up scores, over annotations that it read by itself.
+#[test]
+fn areas_over_the_whole_annotation_files_are_scikit_learns() {
+    let text = include_str!("golden/dataset_metrics.json");
+    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+    for (key, set) in [("ucf_crime", ucf()), ("xd_violence", xd())] {
+        for (kind, tied) in [("random", false), ("tied", true)] {
+            let theirs = &golden[key][kind];
+            let mut file = String::new();
+            for (number, v) in set.videos().iter().enumerate() {
+                let scores: Vec<f64> = (0..v.frames)
+                    .map(|frame| {
+                        let hashed = number as u64 * 7919 + frame * 104_729 + frame * frame * 31;
+                        let score = (hashed % 10_007) as f64 / 10_007.0;
+                        if tied {
+                            (score * 20.0).floor() / 20.0
+                        } else {
+                            score
+                        }
+                    })
+                    .collect();
+                let line = serde_json::json!({"video": v.name, "stride": 1, "scores": scores});
+                writeln!(file, "{line}").unwrap();
+            }
+            let e = evaluate(&set, file.as_bytes()).unwrap();
+            assert_eq!(golden[key]["videos"], e.videos);
+            assert_eq!(golden[key]["frames"], e.frames);
+            assert_eq!(theirs["positives"], e.positives);
+            let close = |name: &str, ours: f64, theirs: &serde_json::Value| {
+                let theirs = theirs.as_f64().unwrap();
+                assert!(
+                    (ours - theirs).abs() < 1e-10,
+                    "{key} {kind} {name}: {ours} {theirs}"
+                );
+            };
+            close("roc_auc", e.roc_auc, &theirs["roc_auc"]);
+            close("ap", e.average_precision, &theirs["average_precision"]);
+            close("pr", e.pr_auc_trapezoid, &theirs["pr_auc_trapezoid"]);
+            let classes = theirs["per_class"].as_object().unwrap();
+            assert_eq!(classes.len(), e.per_class.len());
+            for class in &e.per_class {
+                let code = class.class.split(' ').next().unwrap();
+                close(&class.class, class.roc_auc.unwrap(), &classes[code]);
+            }
+        }
+    }
+}
+
+#[test]
+fn tied_scores_per_class_are_as_the_metric_has_them() {
+    let set = xd();
+    let score = |v: &VideoTruth, frame: u64| (random(v, frame / 48) * 8.0).floor() / 8.0;
+    let e = evaluate(&set, scores_file(&set, 16, score).as_bytes()).unwrap();
+    for class in &e.per_class {
+        let (mut scores, mut labels) = (Vec::new(), Vec::new());
+        for v in set.videos() {
+            if v.is_normal() || v.classes.contains(&class.class) {
+                for frame in 0..v.frames {
+                    scores.push(score(v, frame / 16 * 16));
+                    labels.push(is_positive(v, frame));
+                }
+            }
+        }
+        assert_eq!(
+            class.roc_auc,
+            Some(metrics::roc_auc(&scores, &labels).unwrap())
+        );
+    }
+}
+
+#[test]
+fn classes_are_those_of_the_annotations_and_of_the_names() {
+    let ucf = ucf();
+    assert_eq!(video(&ucf, "Abuse028_x264").classes, ["Abuse"]);
+    let normal = ucf.videos().iter().filter(|v| v.is_normal());
+    assert_eq!(normal.count(), 150);
+    let xd = xd();
+    let name = "Bad.Boys.1995__#01-33-51_01-34-37_label_B2-0-0";
+    assert_eq!(video(&xd, name).classes, ["B2 shooting"]);
+    let in_class = |class: &str| {
+        let has = |v: &&VideoTruth| v.classes.iter().any(|c| c.starts_with(class));
+        xd.videos().iter().filter(has).count()
+    };
+    // Videos with several codes count in each.
+    let counts: Vec<usize> = ["B1", "B2", "B4", "B5", "B6", "G"].map(in_class).to_vec();
+    assert_eq!(counts, [126, 104, 101, 11, 106, 103]);
+}
+
 fn small() -> Dataset {
     manifest::dataset(
         "video,label,start_frame,end_frame\na.mp4,anomaly,10,20\nb.x,normal,,\n",
@@ -194,6 +341,10 @@ fn scores_that_do_not_fit_are_refused_with_video_and_line() {
         ),
         (a.replace("50", "0"), "line 1: video a has stride 0"),
         (
+            a.replace("50,", "50, \"fps\": -1,"),
+            "line 1: video a has -1 frames a second",
+        ),
+        (
             a.replace("50", "-50"),
             "line 1: not an object with video, stride and scores",
         ),
@@ -227,6 +378,7 @@ fn an_evaluator_takes_no_scores_that_a_file_could_not_hold() {
         video: "a".into(),
         stride: 100,
         scores: vec![f64::NAN],
+        fps: None,
         line: 7,
     };
     assert!(Evaluator::new(&set).add(&scores).is_err());

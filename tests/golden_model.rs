@@ -12,7 +12,7 @@ use headhunt::{
     error::Kind,
     head::{HeadFeatures, HeadId, HeadSelection},
     media::RgbImage,
-    model::{DeviceSpec, InternVl, LoadOptions, pixels},
+    model::{DeviceSpec, InternVl, LoadOptions, internvl::OutputHead, pixels},
 };
 
 mod checkpoint;
@@ -229,6 +229,99 @@ const QUESTIONS: [&str; 3] = [
     "Identify any abnormal events or safety hazards in this video.",
     "Is anything unusual happening?",
 ];
+
+/// Every token of a checkpoint's output head.
+fn whole_vocabulary(model: &InternVl) -> OutputHead {
+    let tokens: Vec<u32> = (0..model.config().text.vocab as u32).collect();
+    model.output_head(&tokens).unwrap()
+}
+
+#[test]
+fn hidden_states_and_logits_equal_the_reference() {
+    for (dir, tensors) in CASES {
+        let (model, reference) = (load(&checkpoint_dir(dir)), Reference::read(tensors));
+        let clip = reference.clip(model.info().image_side as u32);
+        let output = whole_vocabulary(&model);
+        let whole = model
+            .probe_whole(
+                &output,
+                &clip,
+                std::slice::from_ref(&reference.question),
+                None,
+            )
+            .unwrap();
+        equal_to_reference("heads", &whole.heads.data, &reference.f32("heads"));
+        let width = model.config().text.hidden;
+        let layers = reference.f32("last_hidden");
+        assert_eq!(whole.hidden.len(), width * model.info().layers);
+        for (number, (ours, theirs)) in whole
+            .hidden
+            .chunks_exact(width)
+            .zip(layers.chunks_exact(width))
+            .enumerate()
+        {
+            equal_to_reference(&format!("hidden state after layer {number}"), ours, theirs);
+        }
+        equal_to_reference("logits", &whole.logits, &reference.f32("last_logits"));
+        assert!(whole.answer.is_empty());
+    }
+}
+
+#[test]
+fn a_whole_pass_has_the_very_heads_of_a_partial_one_with_and_without_a_question() {
+    for (dir, tensors) in CASES {
+        let (model, reference) = (load(&checkpoint_dir(dir)), Reference::read(tensors));
+        let clip = reference.clip(model.info().image_side as u32);
+        let output = whole_vocabulary(&model);
+        let asked = "Does anything unusual happen? Answer Yes or No.";
+        for n in [1, 3] {
+            let prompts = questions(n);
+            let clips = [clip.clone()];
+            let heads = model.probe(&clips, &prompts, &HeadSelection::All).unwrap();
+            for question in [None, Some(asked)] {
+                let whole = model
+                    .probe_whole(&output, &clip, &prompts, question)
+                    .unwrap();
+                assert_eq!(whole.heads, heads[0], "{dir}");
+                assert_eq!(whole.answer.is_empty(), question.is_none());
+            }
+            // The question after the shared part answers as it does alone.
+            let shared = model
+                .probe_whole(&output, &clip, &prompts, Some(asked))
+                .unwrap();
+            let alone = model
+                .probe_whole(&output, &clip, &[asked.to_owned()], None)
+                .unwrap();
+            let d = largest_difference(&shared.answer, &alone.logits);
+            assert!(d <= 1e-5, "{dir}: {d}");
+        }
+    }
+}
+
+#[test]
+fn an_output_head_needs_all_layers_its_tensor_and_tokens_that_exist() {
+    let dir = checkpoint_dir("tiny/hf");
+    let model = load(&dir);
+    let [yes, no] = model.answer_tokens("Yes", "No").unwrap();
+    assert_ne!(yes, no);
+    assert_eq!(model.output_head(&[yes, no]).unwrap().tokens(), [yes, no]);
+    let kind = |result: headhunt::error::Result<OutputHead>| result.err().unwrap().kind();
+    assert_eq!(
+        model.answer_tokens("Yes", "Yes").unwrap_err().kind(),
+        Kind::FailedPrecondition
+    );
+    assert_eq!(kind(model.output_head(&[])), Kind::InvalidArgument);
+    assert_eq!(kind(model.output_head(&[1 << 20])), Kind::InvalidArgument);
+    let partial = InternVl::load(&dir, &cpu(Some(2))).unwrap();
+    assert_eq!(kind(partial.output_head(&[1])), Kind::FailedPrecondition);
+    // Not tied, and not there.
+    let mut tensors = read_tensors(&dir.join("model.safetensors"));
+    tensors.retain(|t| !t.name.contains("lm_head"));
+    let copy = write_checkpoint(&dir, &tensors, 1);
+    let error = load(copy.path()).output_head(&[1]).err().unwrap();
+    assert_eq!(error.kind(), Kind::DataLoss);
+    assert!(error.to_string().contains("lm_head"), "{error}");
+}
 
 fn questions(n: usize) -> Vec<String> {
     QUESTIONS[..n].iter().map(|q| (*q).to_owned()).collect()

@@ -13,6 +13,7 @@ use headhunt::{
         locate::{SegmentSpan, locate},
         logistic::{FitOptions, Logistic},
         smooth::{radius, smooth},
+        svm::LinearSvm,
     },
     segment::{sample_indices, whole_video_indices},
 };
@@ -131,6 +132,22 @@ fn sampled_frames_are_the_references_but_for_the_cases_that_differ_by_design() {
 
 fn rows(features: &[f32], dim: usize) -> Vec<&[f32]> {
     features.chunks_exact(dim).collect()
+}
+
+/// LinearSVC's objective is ours: squared hinge, the intercept penalised.
+#[test]
+fn the_support_vector_machine_is_scikit_learns() {
+    for (name, dim) in [("small_n40_d16", 80), ("wide_n40_d128", 640)] {
+        let file = Tensors::load(&format!("scorer_{name}.safetensors"));
+        let features = file.f32("features");
+        let labels: Vec<bool> = file.i64("labels").iter().map(|l| *l == 1).collect();
+        let fitted = LinearSvm::fit(&rows(&features, dim), &labels, 1.0).unwrap();
+        let golden = &json("svm.json")[name];
+        let coef: Vec<f64> = serde_json::from_value(golden["coef"].clone()).unwrap();
+        close(&fitted.weights, &coef, 1e-6, name);
+        let intercept = golden["intercept"].as_f64().unwrap();
+        close(&[fitted.intercept], &[intercept], 1e-6, name);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use common::{
 use headhunt::{
     error::{Error, Result},
     media::{ChunkEvent, ChunkSource, MediaSource},
-    profile::Profile,
+    profile::{Profile, Scorer},
     rpc::{
         OpenMedia, UriSource,
         proto::{
@@ -38,7 +38,10 @@ const N: usize = 48;
 fn variant(name: &str, n: u32) -> Profile {
     let mut profile = profile(name);
     profile.created_unix_s += u64::from(n);
-    profile.scorer.intercept -= 0.25 * f64::from(n);
+    let Scorer::Logistic(scorer) = &mut profile.scorer else {
+        panic!("a logistic scorer");
+    };
+    scorer.intercept -= 0.25 * f64::from(n);
     profile
 }
 

@@ -15,7 +15,7 @@ use headhunt::{
         event::{DetectEvent, SegmentScores, Stage, Summary},
         options::PictureOptions,
     },
-    profile::Profile,
+    profile::{Profile, ScorerParams},
     score::events::EndReason,
     segment::SegmentRule,
 };

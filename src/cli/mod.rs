@@ -1,5 +1,6 @@
 //! CLI: the command line, one file per subcommand.
 
+mod ablate;
 mod calibrate;
 mod camera;
 mod common;
@@ -10,7 +11,9 @@ mod evaluate;
 mod extract;
 mod hunt;
 mod labelled;
+mod merge_scores;
 mod model;
+mod score;
 mod serve;
 
 use std::process::ExitCode;
@@ -39,8 +42,14 @@ enum Command {
     Hunt(hunt::Args),
     /// Make a profile from labelled clips: hunt, fit the scorer, calibrate the locator
     Calibrate(calibrate::Args),
-    /// Frame-level AUC and AP of score files
+    /// AUC, AP, events and false alarms of score files
     Evaluate(evaluate::Args),
+    /// Score every video of a list into a file for `evaluate`; can be sharded and resumed
+    Score(score::Args),
+    /// Merge the files of all shards of a scoring run
+    MergeScores(merge_scores::Args),
+    /// The method's ablations on labelled clips, beside the paper's figures
+    Ablate(ablate::Args),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
     /// Play a video file as an RTSP camera
@@ -65,6 +74,9 @@ pub fn main() -> ExitCode {
         Command::Hunt(args) => hunt::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Score(args) => score::run(args),
+        Command::MergeScores(args) => merge_scores::run(args),
+        Command::Ablate(args) => ablate::run(args),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]

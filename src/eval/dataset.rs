@@ -15,8 +15,11 @@ pub struct VideoTruth {
     pub name: String,
     /// Frames; not 0.
     pub frames: u64,
-    /// Anomalous frames: end exclusive, within the video, sorted, without overlaps.
+    /// Anomalous frames: end exclusive, within the video, sorted, without overlaps. Each interval is
+    /// one event: annotations that overlap or touch have been joined.
     pub positive: Vec<(u64, u64)>,
+    /// What happens in it, as the data set calls it; empty where it is normal or not known.
+    pub classes: Vec<String>,
 }
 
 impl VideoTruth {
@@ -31,7 +34,24 @@ impl VideoTruth {
             name: video_name(name).to_owned(),
             frames,
             positive: merge(clamped),
+            classes: Vec::new(),
         }
+    }
+
+    /// The same video with its classes, each once.
+    #[must_use]
+    pub fn with_classes(mut self, classes: impl IntoIterator<Item = String>) -> VideoTruth {
+        for class in classes {
+            if !self.classes.contains(&class) {
+                self.classes.push(class);
+            }
+        }
+        self
+    }
+
+    /// Whether nothing happens in it.
+    pub fn is_normal(&self) -> bool {
+        self.positive.is_empty() && self.classes.is_empty()
     }
 
     /// Number of anomalous frames.

@@ -88,30 +88,77 @@ pub fn areas(mut tallies: Vec<Tally>) -> Result<Areas> {
         tally.score += 0.0;
     }
     tallies.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
-
-    let (mut tp, mut fp) = (0_u64, 0_u64);
-    // Twice the pairs (anomalous, normal) in the right order, ties once: exact.
-    let mut pairs = 0_u128;
-    let (mut ap, mut trapezoid) = (0.0, 0.0);
-    let mut precision_before = 1.0;
+    let mut curves = Curves::new(positives, negatives);
     for tied in tallies.chunk_by(|a, b| a.score == b.score) {
-        let hits: u64 = tied.iter().map(|t| t.positive).sum();
-        let alarms: u64 = tied.iter().map(|t| t.negative).sum();
-        if hits + alarms == 0 {
-            continue;
-        }
-        tp += hits;
-        fp += alarms;
-        pairs += u128::from(hits) * (2 * u128::from(negatives - fp) + u128::from(alarms));
-        let precision = tp as f64 / (tp + fp) as f64;
-        let recall_step = hits as f64 / positives as f64;
-        ap += recall_step * precision;
-        trapezoid += recall_step * 0.5 * (precision + precision_before);
-        precision_before = precision;
+        curves.pass(
+            tied.iter().map(|t| t.positive).sum(),
+            tied.iter().map(|t| t.negative).sum(),
+        );
     }
-    Ok(Areas {
-        roc_auc: pairs as f64 / (2 * u128::from(positives) * u128::from(negatives)) as f64,
-        average_precision: ap,
-        pr_auc_trapezoid: trapezoid,
-    })
+    Ok(curves.areas())
+}
+
+/// Both curves, walked from the highest score down.
+#[derive(Clone, Debug)]
+pub(super) struct Curves {
+    positives: u64,
+    negatives: u64,
+    tp: u64,
+    fp: u64,
+    /// Twice the pairs (anomalous, normal) in the right order, ties once: exact.
+    pairs: u128,
+    ap: f64,
+    trapezoid: f64,
+    precision_before: f64,
+}
+
+impl Curves {
+    /// Before the highest score; both classes have frames.
+    pub(super) fn new(positives: u64, negatives: u64) -> Curves {
+        Curves {
+            positives,
+            negatives,
+            tp: 0,
+            fp: 0,
+            pairs: 0,
+            ap: 0.0,
+            trapezoid: 0.0,
+            precision_before: 1.0,
+        }
+    }
+
+    /// Passes all frames of the next lower score.
+    pub(super) fn pass(&mut self, hits: u64, alarms: u64) {
+        if hits + alarms == 0 {
+            return;
+        }
+        self.tp += hits;
+        self.fp += alarms;
+        self.pairs += pairs(hits, alarms, self.negatives - self.fp);
+        let precision = self.tp as f64 / (self.tp + self.fp) as f64;
+        let recall_step = hits as f64 / self.positives as f64;
+        self.ap += recall_step * precision;
+        self.trapezoid += recall_step * 0.5 * (precision + self.precision_before);
+        self.precision_before = precision;
+    }
+
+    /// After the lowest score.
+    pub(super) fn areas(&self) -> Areas {
+        Areas {
+            roc_auc: auc(self.pairs, self.positives, self.negatives),
+            average_precision: self.ap,
+            pr_auc_trapezoid: self.trapezoid,
+        }
+    }
+}
+
+/// Twice the pairs that `hits` anomalous frames make with the normal ones of the same score (`tied`,
+/// counting half) and of lower ones (`below`).
+pub(super) fn pairs(hits: u64, tied: u64, below: u64) -> u128 {
+    u128::from(hits) * (2 * u128::from(below) + u128::from(tied))
+}
+
+/// Area under the ROC curve from twice the pairs in the right order.
+pub(super) fn auc(pairs: u128, positives: u64, negatives: u64) -> f64 {
+    pairs as f64 / (2 * u128::from(positives) * u128::from(negatives)) as f64
 }

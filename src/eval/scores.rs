@@ -1,9 +1,10 @@
 //! Scores files: one JSON object a line,
-//! `{"video": name, "stride": frames per score, "scores": […]}`.
+//! `{"video": name, "stride": frames per score, "scores": […]}`, and optionally `"fps"`: frames a
+//! second, for figures per hour.
 
 use std::io::{BufRead, Read};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind, Result, ResultExt},
@@ -19,8 +20,52 @@ pub struct VideoScores {
     pub stride: u64,
     /// Finite; the i-th is that of the frames `i * stride..(i + 1) * stride`.
     pub scores: Vec<f64>,
+    /// Frames a second, where the file says so; finite and above 0.
+    pub fps: Option<f64>,
     /// Line in the file, from 1.
     pub line: u64,
+}
+
+impl VideoScores {
+    /// Its line in a file, without the newline; reads back equal.
+    ///
+    /// `InvalidArgument` for a stride of 0 or a number that is not finite; `ResourceExhausted` where
+    /// it would be longer than [`SCORES_LINE_MAX_BYTES`].
+    pub fn to_line(&self) -> Result<String> {
+        let fits = |fps: &f64| fps.is_finite() && *fps > 0.0;
+        if self.stride == 0
+            || self.scores.iter().any(|s| !s.is_finite())
+            || !self.fps.iter().all(fits)
+        {
+            return Err(Error::invalid(format!(
+                "video {}: stride, fps and scores must be finite numbers, the first two above 0",
+                self.video
+            )));
+        }
+        #[derive(Serialize)]
+        struct Written<'a> {
+            video: &'a str,
+            stride: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            fps: Option<f64>,
+            scores: &'a [f64],
+        }
+        let line = serde_json::to_string(&Written {
+            video: &self.video,
+            stride: self.stride,
+            fps: self.fps,
+            scores: &self.scores,
+        })
+        .or_kind(Kind::Internal, || "cannot write scores as JSON".into())?;
+        if line.len() as u64 >= SCORES_LINE_MAX_BYTES {
+            return Err(Error::exhausted(format!(
+                "video {}: its scores take {} bytes, and {SCORES_LINE_MAX_BYTES} are possible",
+                self.video,
+                line.len()
+            )));
+        }
+        Ok(line)
+    }
 }
 
 #[derive(Deserialize)]
@@ -29,12 +74,13 @@ struct Line {
     stride: u64,
     // Some writers say null for NaN.
     scores: Vec<Option<f64>>,
+    fps: Option<f64>,
 }
 
 /// Reads a scores file line by line; empty lines are skipped. After an error it yields nothing more.
 ///
 /// `InvalidArgument`, naming the line and, where it can be read, the video: not such an object, a
-/// stride of 0, a score that is NaN, infinite or null. `ResourceExhausted`: a line longer than
+/// stride of 0, a score that is NaN, infinite or null, an fps that is not above 0. `ResourceExhausted`: a line longer than
 /// [`SCORES_LINE_MAX_BYTES`].
 pub fn read<R: BufRead>(reader: R) -> impl Iterator<Item = Result<VideoScores>> {
     let mut reader = Some((reader, 0_u64));
@@ -99,10 +145,16 @@ fn finite(parsed: Line, line: u64) -> Result<VideoScores> {
         video,
         stride,
         scores,
+        fps,
     } = parsed;
     if stride == 0 {
         return Err(Error::invalid(format!(
             "scores, line {line}: video {video} has stride 0"
+        )));
+    }
+    if let Some(fps) = fps.filter(|fps| !(fps.is_finite() && *fps > 0.0)) {
+        return Err(Error::invalid(format!(
+            "scores, line {line}: video {video} has {fps} frames a second; give a number above 0"
         )));
     }
     let scores = scores
@@ -120,6 +172,7 @@ fn finite(parsed: Line, line: u64) -> Result<VideoScores> {
         video,
         stride,
         scores,
+        fps,
         line,
     })
 }

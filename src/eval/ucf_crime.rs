@@ -8,6 +8,9 @@
 use super::{Dataset, VideoTruth, counts::FrameCounts};
 use crate::error::{Error, Result};
 
+/// The class of videos in which nothing happens.
+const NORMAL: &str = "Normal";
+
 /// Reads the annotations; every annotated video needs its frame count.
 ///
 /// `InvalidArgument`, naming the line, for anything else than the above.
@@ -36,13 +39,14 @@ pub fn parse(annotations: &str, counts: &FrameCounts) -> Result<Dataset> {
             }
             events.push(inclusive(first, last, frames).map_err(|e| e.context(&place))?);
         }
-        if (*class == "Normal") != events.is_empty() {
+        if (*class == NORMAL) != events.is_empty() {
             return Err(Error::invalid(format!(
                 "{place}: class {class} with {} events",
                 events.len()
             )));
         }
-        videos.push(VideoTruth::new(video, frames, events));
+        let class = (*class != NORMAL).then(|| (*class).to_owned());
+        videos.push(VideoTruth::new(video, frames, events).with_classes(class));
     }
     Dataset::new(videos)
 }

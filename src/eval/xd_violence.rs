@@ -3,6 +3,9 @@
 //! A line names a video, then the first and last frame of each of its events (up to 22; last frames
 //! belong to their event). Names contain dots; some carry a trailing `.mp4`. The other videos are
 //! normal, and say so: their names end in `label_A`.
+//!
+//! A violent video's name ends in up to three codes of what it shows, `label_B2-0-0` or
+//! `label_G-B2-B6`; 0 fills up. A video with several counts in each of its classes.
 
 use std::collections::HashMap;
 
@@ -11,6 +14,43 @@ use crate::error::{Error, Result};
 
 /// How the name of a normal video ends.
 const NORMAL_SUFFIX: &str = "label_A";
+
+/// What stands before the codes of a name.
+const LABEL: &str = "label_";
+
+/// Codes and the classes that they mean.
+const CLASSES: [(&str, &str); 6] = [
+    ("B1", "B1 fighting"),
+    ("B2", "B2 shooting"),
+    ("B4", "B4 riot"),
+    ("B5", "B5 abuse"),
+    ("B6", "B6 car accident"),
+    ("G", "G explosion"),
+];
+
+/// The classes that a violent video's name tells.
+fn classes(name: &str) -> Result<Vec<String>> {
+    let codes = name.rsplit_once(LABEL).map_or("", |(_, codes)| codes);
+    let classes = codes
+        .split('-')
+        .filter(|code| *code != "0")
+        .map(|code| {
+            let known = CLASSES.iter().find(|(known, _)| *known == code);
+            known.map(|(_, class)| (*class).to_owned()).ok_or_else(|| {
+                Error::invalid(format!(
+                    "XD-Violence: {name} must end in {LABEL} and codes such as B1-0-0; {code:?} \
+                     is none of B1, B2, B4, B5, B6, G, 0"
+                ))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    if classes.is_empty() {
+        return Err(Error::invalid(format!(
+            "XD-Violence: {name} has events but its name has no code of a class"
+        )));
+    }
+    Ok(classes)
+}
 
 /// Reads the annotations; the videos are those of the frame counts.
 ///
@@ -62,7 +102,12 @@ pub fn parse(annotations: &str, counts: &FrameCounts) -> Result<Dataset> {
                     )));
                 }
             };
-            Ok(VideoTruth::new(name, *frames, intervals))
+            let classes = if intervals.is_empty() {
+                Vec::new()
+            } else {
+                classes(name)?
+            };
+            Ok(VideoTruth::new(name, *frames, intervals).with_classes(classes))
         })
         .collect::<Result<Vec<_>>>()?;
     Dataset::new(videos)

@@ -18,6 +18,7 @@ mod lda;
 mod linalg;
 mod mmd;
 mod nmi;
+pub mod random;
 mod rank;
 mod samples;
 mod simd;

@@ -118,6 +118,9 @@ pub struct TextConfig {
     pub vocab: usize,
     /// Longest sequence, tokens.
     pub max_positions: usize,
+    /// Whether the token embedding is the output head too, where the files hold no other.
+    #[serde(skip)]
+    pub tied_embeddings: bool,
 }
 
 /// Everything that decides the shape of the computation; the same for both layouts of one model.

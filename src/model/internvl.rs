@@ -1,5 +1,7 @@
 //! The whole model: sampled frames and prompts to attention-head features.
 
+mod whole;
+
 use std::{
     collections::HashMap,
     ops::Range,
@@ -30,6 +32,8 @@ use crate::{
     limits::{LANGUAGE_ROWS_PER_PASS, PROBE_MAX_CLIPS, PROMPTS_MAX, VISION_FRAMES_PER_PASS},
 };
 
+pub use whole::{OutputHead, WholeFeatures};
+
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
@@ -39,6 +43,9 @@ pub struct LoadOptions {
     /// asked for.
     pub resident_layers: Option<usize>,
 }
+
+/// Token ids of each prompt.
+type Tokens = Vec<Vec<u32>>;
 
 /// A resident InternVL3.
 pub struct InternVl {
@@ -325,6 +332,52 @@ impl InternVl {
         Ok(all)
     }
 
+    /// The different numbers of frames of the clips, ascending, and for each of them the tokens of
+    /// every prompt; or what is wrong with clips and prompts.
+    fn checked(&self, clips: &[Clip], prompts: &[String]) -> Result<(Vec<usize>, Vec<Tokens>)> {
+        if clips.len() > PROBE_MAX_CLIPS || prompts.is_empty() || prompts.len() > PROMPTS_MAX {
+            return Err(Error::invalid(format!(
+                "{} clips and {} prompts; at most {PROBE_MAX_CLIPS} clips and 1..={PROMPTS_MAX} \
+                 prompts go into one pass",
+                clips.len(),
+                prompts.len()
+            )));
+        }
+        let side = self.info.image_side;
+        for frame in clips.iter().flat_map(|clip| &clip.frames) {
+            if frame.len() != 3 * side * side {
+                return Err(Error::invalid(format!(
+                    "a picture has {} bytes; the model takes {side} x {side} RGB ({} bytes)",
+                    frame.len(),
+                    3 * side * side
+                )));
+            }
+        }
+        // Clips of one length go through together.
+        let mut lengths: Vec<usize> = clips.iter().map(|clip| clip.frames.len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        if lengths.first() == Some(&0) {
+            return Err(Error::invalid("a clip has no frames"));
+        }
+        let tokens = lengths
+            .iter()
+            .map(|&frames| {
+                prompts
+                    .iter()
+                    .map(|prompt| {
+                        self.tokenizer
+                            .encode_prompt(frames, self.config.tokens_per_frame(), prompt)
+                    })
+                    .collect::<Result<Vec<_>>>()
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for prompt in tokens.iter().flatten() {
+            self.check_length(prompt.len())?;
+        }
+        Ok((lengths, tokens))
+    }
+
     fn check_length(&self, tokens: usize) -> Result<()> {
         let most = self.config.text.max_positions;
         if tokens > most {
@@ -409,47 +462,8 @@ impl HeadProbe for InternVl {
         heads: &HeadSelection,
     ) -> Result<Vec<HeadFeatures>> {
         let wanted = self.wanted(heads)?;
-        if clips.len() > PROBE_MAX_CLIPS || prompts.is_empty() || prompts.len() > PROMPTS_MAX {
-            return Err(Error::invalid(format!(
-                "{} clips and {} prompts; at most {PROBE_MAX_CLIPS} clips and 1..={PROMPTS_MAX} \
-                 prompts go into one pass",
-                clips.len(),
-                prompts.len()
-            )));
-        }
-        let side = self.info.image_side;
-        for frame in clips.iter().flat_map(|clip| &clip.frames) {
-            if frame.len() != 3 * side * side {
-                return Err(Error::invalid(format!(
-                    "a picture has {} bytes; the model takes {side} x {side} RGB ({} bytes)",
-                    frame.len(),
-                    3 * side * side
-                )));
-            }
-        }
         let mut all: Vec<Option<HeadFeatures>> = vec![None; clips.len()];
-        // Clips of one length go through together.
-        let mut lengths: Vec<usize> = clips.iter().map(|clip| clip.frames.len()).collect();
-        lengths.sort_unstable();
-        lengths.dedup();
-        if lengths.first() == Some(&0) {
-            return Err(Error::invalid("a clip has no frames"));
-        }
-        let tokens = lengths
-            .iter()
-            .map(|&frames| {
-                prompts
-                    .iter()
-                    .map(|prompt| {
-                        self.tokenizer
-                            .encode_prompt(frames, self.config.tokens_per_frame(), prompt)
-                    })
-                    .collect::<Result<Vec<_>>>()
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for prompt in tokens.iter().flatten() {
-            self.check_length(prompt.len())?;
-        }
+        let (lengths, tokens) = self.checked(clips, prompts)?;
         let visions = self.encode_clips(clips)?;
         for (frames, tokens) in lengths.into_iter().zip(tokens) {
             let places: Vec<usize> = (0..clips.len())

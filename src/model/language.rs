@@ -1,6 +1,9 @@
 //! The language model (Qwen2) as far as attention heads need it: prefill only, no output head, no
 //! hidden state between calls.
 //!
+//! A pass may be asked for the hidden states and some logits too (see [`Tail`]); that is for comparing
+//! the method with others, not for detection.
+//!
 //! The feature of a head is its slice of the input of `o_proj` at the last token. So of the
 //! deepest layer only the keys and values of all positions and the queries of the last one are
 //! computed, and that layer's `o_proj` and MLP are never loaded.
@@ -13,7 +16,11 @@ use super::{
     linear::{Linear, Loader, failed},
     weights::EmbeddingTable,
 };
-use crate::{error::Result, head::HeadId, limits::MLP_ROWS_PER_PASS};
+use crate::{
+    error::Result,
+    head::{HeadId, HeadSelection},
+    limits::MLP_ROWS_PER_PASS,
+};
 
 /// The first layers of a language model.
 pub struct LanguageModel {
@@ -42,11 +49,50 @@ struct Rest {
     down: Tensor,
 }
 
+/// What detection does without: the rest of the last layer, the final norm, and the output head's
+/// rows of some tokens.
+pub(super) struct Tail {
+    rest: Rest,
+    norm: Tensor,
+    /// `[tokens, hidden]`.
+    rows: Tensor,
+}
+
+/// What a whole pass yields at the last token, per clip of the batch.
+pub(super) struct Whole {
+    /// f32 `[batch][heads * head_dim]`, heads in the order they were asked for.
+    pub heads: Vec<Vec<f32>>,
+    /// After each layer, f32 `[layers][batch][hidden]`; before the final norm.
+    pub hidden: Vec<Vec<Vec<f32>>>,
+    /// Of the tail's tokens, f32 `[batch][tokens]`.
+    pub logits: Vec<Vec<f32>>,
+    /// Keys and values of all positions, where asked for.
+    pub kept: Option<Prefix>,
+}
+
 /// Keys and values of a prefix that several prompts share.
 pub struct Prefix {
     /// Per layer, each `[batch, length, kv_heads * head_dim]`.
     layers: Vec<(Tensor, Tensor)>,
     length: usize,
+}
+
+impl Prefix {
+    /// Its first `length` positions.
+    pub(super) fn start(&self, length: usize) -> CandleResult<Prefix> {
+        let part = |of: &Tensor| of.narrow(1, 0, length)?.contiguous();
+        let layers = self
+            .layers
+            .iter()
+            .map(|(k, v)| Ok((part(k)?, part(v)?)))
+            .collect::<CandleResult<_>>()?;
+        Ok(Prefix { layers, length })
+    }
+
+    /// Positions.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
 }
 
 /// Cosines and sines of all positions, f32 `[positions, head_dim / 2]`.
@@ -90,6 +136,9 @@ enum Purpose<'a> {
     Prefix(usize),
     /// Features of these heads at the last token.
     Features(&'a [HeadId]),
+    /// Every head, hidden state and the tail's logits at the last token; keys and values of all
+    /// positions too where `keep`.
+    Whole { tail: &'a Tail, keep: bool },
 }
 
 /// What a pass yields for its purpose; the other part is empty.
@@ -98,6 +147,15 @@ struct Outcome {
     slices: Vec<Tensor>,
     /// For a prefix: the keys and values of its layers.
     kept: Vec<(Tensor, Tensor)>,
+    /// For a whole pass: after each layer `[batch][hidden]`.
+    hidden: Vec<Vec<Vec<f32>>>,
+    /// For a whole pass: `[batch][tokens]`.
+    logits: Vec<Vec<f32>>,
+}
+
+/// A matrix `[rows, width]` in host memory, f32.
+fn host(rows: &Tensor) -> CandleResult<Vec<Vec<f32>>> {
+    rows.to_dtype(DType::F32)?.to_vec2()
 }
 
 impl LanguageModel {
@@ -156,42 +214,81 @@ impl LanguageModel {
         Tensor::stack(&slices, 1)?.to_dtype(DType::F32)
     }
 
+    /// Everything at the last position of `x` `[batch, length, hidden]`, which follows `prefix` and is
+    /// overwritten. The heads are computed as [`features`](Self::features) computes all of them.
+    pub(super) fn whole(
+        &self,
+        x: Tensor,
+        prefix: Option<&Prefix>,
+        tail: &Tail,
+        keep: bool,
+    ) -> CandleResult<Whole> {
+        let length = x.dim(1)? + prefix.map_or(0, Prefix::len);
+        let outcome = self.run(x, prefix, Purpose::Whole { tail, keep })?;
+        let heads = Tensor::stack(&outcome.slices, 1)?.flatten_from(1)?;
+        Ok(Whole {
+            heads: host(&heads)?,
+            hidden: outcome.hidden,
+            logits: outcome.logits,
+            kept: keep.then_some(Prefix {
+                layers: outcome.kept,
+                length,
+            }),
+        })
+    }
+
+    /// Loads what a whole pass needs besides the resident layers, which must be all of them.
+    pub(super) fn tail(from: &Loader, config: &TextConfig, rows: Tensor) -> Result<Tail> {
+        let last = config.layers.saturating_sub(1);
+        Ok(Tail {
+            rest: Rest::load(from, config, last)?,
+            norm: from.tensor("text.norm.weight", [config.hidden])?,
+            rows,
+        })
+    }
+
     fn run(&self, x: Tensor, prefix: Option<&Prefix>, purpose: Purpose) -> CandleResult<Outcome> {
         let c = &self.config;
+        let every = HeadSelection::All.resolve(self.layers.len(), c.heads);
+        let (heads_wanted, keep, tail): (&[HeadId], bool, Option<&Tail>) = match purpose {
+            Purpose::Prefix(_) => (&[], true, None),
+            Purpose::Features(heads) => (heads, false, None),
+            Purpose::Whole { tail, keep } => (&every, keep, Some(tail)),
+        };
         let (batch, length, _) = x.dims3()?;
         let start = prefix.map_or(0, |p| p.length);
         let cos = self.rotary.cos.narrow(0, start, length)?;
         let sin = self.rotary.sin.narrow(0, start, length)?;
         let depth = match purpose {
             Purpose::Prefix(depth) => depth,
-            Purpose::Features(heads) => heads.iter().map(|h| h.layer + 1).max().unwrap_or(0),
+            _ => heads_wanted.iter().map(|h| h.layer + 1).max().unwrap_or(0),
         };
-        let wanted = |layer: usize| match purpose {
-            Purpose::Prefix(_) => Vec::new(),
-            Purpose::Features(heads) => heads
+        let wanted = |layer: usize| -> Vec<(usize, usize)> {
+            heads_wanted
                 .iter()
                 .enumerate()
                 .filter(|(_, h)| h.layer == layer)
                 .map(|(place, h)| (place, h.head))
-                .collect(),
+                .collect()
         };
-        let mut slices: Vec<Option<Tensor>> = match purpose {
-            Purpose::Prefix(_) => Vec::new(),
-            Purpose::Features(heads) => vec![None; heads.len()],
+        let mut slices: Vec<Option<Tensor>> = vec![None; heads_wanted.len()];
+        let (mut kept, mut hidden, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+        let at_the_end = |x: &Tensor| {
+            x.reshape((batch, length, c.hidden))?
+                .i((.., length - 1, ..))
         };
-        let mut kept = Vec::new();
         let mut x = x.reshape((batch * length, c.hidden))?;
         for (number, layer) in self.layers.iter().enumerate().take(depth) {
             let normed = kernels::rms_norm(&x, &layer.norm1, c.rms_eps)?;
             let split = |x: Tensor| x.reshape((batch, length, ()));
             let mut k = kernels::rotary(split(layer.k.forward(&normed)?)?, &cos, &sin)?;
             let mut v = split(layer.v.forward(&normed)?)?;
-            if matches!(purpose, Purpose::Prefix(_)) {
-                kept.push((k.clone(), v.clone()));
-            }
             if let Some((earlier_k, earlier_v)) = prefix.and_then(|p| p.layers.get(number)) {
                 k = Tensor::cat(&[earlier_k, &k], 1)?;
                 v = Tensor::cat(&[earlier_v, &v], 1)?;
+            }
+            if keep {
+                kept.push((k.clone(), v.clone()));
             }
             let heads = wanted(number);
             if number + 1 == depth {
@@ -203,7 +300,17 @@ impl LanguageModel {
                     &cos.narrow(0, length - 1, 1)?,
                     &sin.narrow(0, length - 1, 1)?,
                 );
-                for (place, slice) in self.last_token(layer, &last, (&k, &v), at, &heads)? {
+                let of_layer = self.last_token(layer, &last, (&k, &v), at, &heads)?;
+                if let Some(tail) = tail {
+                    let attended: Vec<&Tensor> = of_layer.iter().map(|(_, slice)| slice).collect();
+                    let attended = Tensor::cat(&attended, 1)?;
+                    let x = (at_the_end(&x)? + attended.matmul(&tail.rest.o.t()?)?)?;
+                    let x = tail.rest.mlp(x, c.rms_eps)?;
+                    hidden.push(host(&x)?);
+                    let normed = kernels::rms_norm(&x, &tail.norm, c.rms_eps)?;
+                    logits = host(&normed.matmul(&tail.rows.t()?)?)?;
+                }
+                for (place, slice) in of_layer {
                     slices[place] = Some(slice);
                 }
                 break;
@@ -226,12 +333,20 @@ impl LanguageModel {
             let attended = attended.reshape((batch * length, c.heads * c.head_dim))?;
             x = kernels::add(x, &attended.matmul(&rest.o.t()?)?)?;
             x = rest.mlp(x, c.rms_eps)?;
+            if tail.is_some() {
+                hidden.push(host(&at_the_end(&x)?)?);
+            }
         }
         let slices = slices
             .into_iter()
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| candle_core::Error::msg("a wanted head was not computed"))?;
-        Ok(Outcome { slices, kept })
+        Ok(Outcome {
+            slices,
+            kept,
+            hidden,
+            logits,
+        })
     }
 
     /// The wanted heads of the deepest layer: queries of the last position only, `last`
@@ -289,22 +404,24 @@ impl Layer {
             q: from.linear(&at("attn.q"), q, c.hidden, true)?,
             k: from.linear(&at("attn.k"), kv, c.hidden, true)?,
             v: from.linear(&at("attn.v"), kv, c.hidden, true)?,
-            rest: whole
-                .then(|| -> Result<Rest> {
-                    Ok(Rest {
-                        o: from.tensor(at("attn.o.weight"), [c.hidden, q])?,
-                        norm2: from.tensor(at("norm2.weight"), [c.hidden])?,
-                        gate: from.tensor(at("mlp.gate.weight"), [c.intermediate, c.hidden])?,
-                        up: from.tensor(at("mlp.up.weight"), [c.intermediate, c.hidden])?,
-                        down: from.tensor(at("mlp.down.weight"), [c.hidden, c.intermediate])?,
-                    })
-                })
-                .transpose()?,
+            rest: whole.then(|| Rest::load(from, c, number)).transpose()?,
         })
     }
 }
 
 impl Rest {
+    fn load(from: &Loader, c: &TextConfig, number: usize) -> Result<Rest> {
+        let at = |part: &str| format!("text.layers.{number}.{part}");
+        let q = c.heads * c.head_dim;
+        Ok(Rest {
+            o: from.tensor(at("attn.o.weight"), [c.hidden, q])?,
+            norm2: from.tensor(at("norm2.weight"), [c.hidden])?,
+            gate: from.tensor(at("mlp.gate.weight"), [c.intermediate, c.hidden])?,
+            up: from.tensor(at("mlp.up.weight"), [c.intermediate, c.hidden])?,
+            down: from.tensor(at("mlp.down.weight"), [c.hidden, c.intermediate])?,
+        })
+    }
+
     /// `x + mlp(norm2(x))` for `x` `[rows, hidden]`, a part of the rows at a time: the wide
     /// activations of all rows at once would be the largest tensors of the pass.
     fn mlp(&self, x: Tensor, eps: f64) -> CandleResult<Tensor> {

@@ -18,7 +18,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use values::{has_non_finite, to_bf16, to_f32};
+use values::{has_non_finite, number, to_bf16, to_f32};
 
 pub use embedding::EmbeddingTable;
 pub use values::{RawTensor, StoredDtype};
@@ -219,6 +219,37 @@ impl Checkpoint {
             )));
         }
         Ok(raw)
+    }
+
+    /// Whether the files hold the tensor, whatever its shape.
+    pub fn holds(&self, spec: &TensorSpec) -> bool {
+        self.entries.contains_key(&stored(spec, self.naming).name)
+    }
+
+    /// Some rows of a matrix, `[rows, width]` row-major in f32; no other row is read.
+    ///
+    /// Fails as [`tensor`](Self::tensor) does, and with `InvalidArgument` for a row that there is not.
+    pub fn rows(&self, spec: &TensorSpec, rows: &[u32]) -> Result<Vec<f32>> {
+        let raw = self.raw(spec)?;
+        let width: usize = spec.shape.iter().skip(1).product();
+        let bytes = width * raw.dtype.size();
+        let mut out = Vec::with_capacity(rows.len() * width);
+        for &row in rows {
+            let start = row as usize * bytes;
+            let row = raw
+                .bytes
+                .get(start..start + bytes)
+                .ok_or_else(|| Error::invalid(format!("tensor {} has no row {row}", spec.name)))?;
+            let numbers = row.chunks_exact(raw.dtype.size());
+            out.extend(numbers.map(|b| number(raw.dtype, b)));
+        }
+        if out.iter().any(|v| !v.is_finite()) {
+            return Err(Error::data_loss(format!(
+                "tensor {} holds NaN or infinite numbers",
+                stored(spec, self.naming).name
+            )));
+        }
+        Ok(out)
     }
 
     /// A stored tensor without a place in the model would change its results if it were read (a

@@ -1,8 +1,10 @@
 //! PIPELINE: composes the rooms into jobs; the only orchestration, no arithmetic.
 
+pub mod ablate;
 mod backlog;
 pub mod calibrate;
 pub mod detect;
+pub mod evaluate;
 pub mod event;
 mod follow;
 pub mod labelled;
@@ -13,5 +15,6 @@ pub mod prepare;
 pub mod report;
 mod sample;
 pub mod samples;
+pub mod scoring;
 pub mod snapshot;
 pub mod tensor_file;

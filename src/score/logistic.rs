@@ -9,6 +9,8 @@
 //! so a step is solved in whichever is smaller, the weights (d × d) or the samples (n × n, through
 //! the Woodbury identity); both are symmetric positive definite and solved by Cholesky.
 
+mod wide;
+
 use rayon::prelude::*;
 
 use super::cholesky::Cholesky;
@@ -135,7 +137,7 @@ impl From<Logistic> for ScorerParams {
 }
 
 /// 1 / (1 + e⁻ˣ) without overflow.
-fn sigmoid(x: f64) -> f64 {
+pub fn sigmoid(x: f64) -> f64 {
     if x >= 0.0 {
         1.0 / (1.0 + (-x).exp())
     } else {
@@ -145,12 +147,12 @@ fn sigmoid(x: f64) -> f64 {
 }
 
 /// log(1 + eˣ) without overflow or cancellation.
-fn softplus(x: f64) -> f64 {
+pub(super) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// The number of features, or what is wrong with the samples.
-fn check(rows: &[&[f32]], labels: &[bool], options: &FitOptions) -> Result<usize> {
+pub(super) fn check(rows: &[&[f32]], labels: &[bool], options: &FitOptions) -> Result<usize> {
     if !(options.c.is_finite() && options.c > 0.0) {
         return Err(Error::invalid(format!(
             "the scorer's C is {}: give a positive number",

@@ -32,7 +32,7 @@ pub fn parse_hf(root: &Fields) -> Result<ModelConfig> {
             qk_norm_eps: 1e-6,
             ..vision_sizes(&vision)?
         },
-        text: parse_text(&root.object("text_config")?)?,
+        text: parse_text(root, &root.object("text_config")?)?,
         downsample: root.number("downsample_ratio")?,
         projector_eps: PROJECTOR_EPS,
         image_token_id: Some(
@@ -78,7 +78,7 @@ pub fn parse_original(root: &Fields) -> Result<ModelConfig> {
             qk_norm_eps: vision_eps,
             ..vision_sizes(&vision)?
         },
-        text: parse_text(&root.object("llm_config")?)?,
+        text: parse_text(root, &root.object("llm_config")?)?,
         downsample: root.number("downsample_ratio")?,
         projector_eps: PROJECTOR_EPS,
         image_token_id: None,
@@ -123,7 +123,7 @@ fn vision_sizes(vision: &Fields) -> Result<VisionConfig> {
     })
 }
 
-fn parse_text(text: &Fields) -> Result<TextConfig> {
+fn parse_text(root: &Fields, text: &Fields) -> Result<TextConfig> {
     match text.text("model_type")? {
         "qwen2" => {}
         other => {
@@ -171,6 +171,8 @@ fn parse_text(text: &Fields) -> Result<TextConfig> {
         rope_theta: rope_theta(text)?,
         vocab: text.size("vocab_size")?,
         max_positions: text.size("max_position_embeddings")?,
+        tied_embeddings: text.flag_or("tie_word_embeddings", false)?
+            || root.flag_or("tie_word_embeddings", false)?,
     })
 }
 
