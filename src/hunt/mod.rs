@@ -9,6 +9,7 @@
 
 pub mod calibrate;
 pub mod choose_k;
+mod eigen;
 mod features;
 pub mod file;
 pub mod folds;
@@ -18,7 +19,10 @@ mod lda;
 mod linalg;
 mod mmd;
 mod nmi;
+pub mod normal;
+pub mod normality;
 mod rank;
+pub mod rate;
 mod samples;
 mod simd;
 mod spectrum;
