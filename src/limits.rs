@@ -640,3 +640,23 @@ pub const VIDEO_FOLDER_ENTRIES_MAX: usize = 500_000;
 
 /// Folders within folders in which the videos of a list are looked for; data sets have one or two.
 pub const VIDEO_FOLDER_DEPTH: usize = 4;
+
+// --- normal footage
+
+/// Numbers of all stored directions of a normality scorer together: as text about 2 MB of the
+/// profile's file. More heads leave room for fewer directions.
+pub const NORMALITY_DIRECTION_NUMBERS_MAX: usize = 1 << 16;
+
+/// Fewest held-out normal samples whose quantiles are stored: with fewer, p has no tail to speak of.
+pub const NORMALITY_SAMPLES_MIN: usize = 20;
+
+/// Most groups of videos that are held out one after another for the quantiles; up to here each
+/// video is a group of its own.
+pub const NORMALITY_FOLDS_MAX: usize = 20;
+
+/// Most samples that heads are ranked by on normal footage, taken evenly: each head needs a square
+/// matrix of this side, 0.5 MB.
+pub const NORMAL_RANKING_SAMPLES_MAX: usize = 256;
+
+/// Largest rate of false alarms that may be asked for, per camera and day: one a second.
+pub const FALSE_ALARMS_PER_DAY_MAX: f64 = 86_400.0;

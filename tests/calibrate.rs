@@ -13,8 +13,8 @@ use headhunt::{
     media::MediaTime,
     pipeline::{
         calibrate::{
-            CalibrateOptions, CalibrateStage, Calibration, RefitSample, calibrate, hunt_heads,
-            refit,
+            CalibrateOptions, CalibrateStage, Calibration, NormalOptions, RefitSample, calibrate,
+            calibrate_normal, cut_normal_clips, hunt_heads, refit,
         },
         labelled::LabelledVideo,
         samples::{Sample, SampleSet},
@@ -22,7 +22,7 @@ use headhunt::{
     profile::{Edge, Profile},
     score::{
         Scorer,
-        locate::SegmentSpan,
+        locate::{SegmentSpan, locate},
         logistic::{FitOptions, Logistic},
     },
     segment::SegmentRule,
@@ -184,7 +184,7 @@ fn plain_calibration_stays_what_it_was() {
     let profile = &found.profile;
     let labels = set.labels();
     let hunted = hunt::hunt(&set.features, &labels, None, &options.hunt, &|_, _| ()).unwrap();
-    assert_eq!(found.hunt, hunted);
+    assert_eq!(found.hunt, Some(hunted.clone()));
     assert_eq!(profile.heads, hunted.expert_heads);
     let rows = set.gather(0, &profile.heads).unwrap();
     let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
@@ -249,7 +249,7 @@ fn kept_videos_are_unseen_by_hunt_and_fit_and_decide_the_locator() {
     };
     let labels = alone.labels();
     let hunted = hunt::hunt(&alone.features, &labels, None, &options.hunt, &|_, _| ()).unwrap();
-    assert_eq!(found.hunt, hunted);
+    assert_eq!(found.hunt, Some(hunted.clone()));
     let z = alone.gather(0, &hunted.expert_heads).unwrap();
     let z: Vec<&[f32]> = z.iter().map(Vec::as_slice).collect();
     let scorer = Logistic::fit(&z, &labels, &options.fit).unwrap();
@@ -260,7 +260,7 @@ fn kept_videos_are_unseen_by_hunt_and_fit_and_decide_the_locator() {
         .map(|i| (i, scorer.probability(&all[i]).unwrap()))
         .collect();
     let locator = calibrate_locator(&validation(&set, &videos, &p), options.edge).unwrap();
-    assert_eq!(found.locator, locator);
+    assert_eq!(found.locator, Some(locator));
     assert_eq!(found.report.samples.validation, 40);
     let held = found.report.held_out.as_ref().unwrap();
     assert_eq!((held.samples, found.report.clips.len()), (40, 4));
@@ -278,7 +278,10 @@ fn k_is_chosen_on_folds_and_the_report_shows_the_curve() {
     assert_eq!(choice.curve.len(), 12, "as many as there are heads");
     assert_eq!(found.profile.heads.len(), choice.k);
     assert!(choice.k <= 3, "two heads see it: {:?}", choice.curve);
-    assert_eq!(found.hunt.expert_heads, found.profile.heads);
+    assert_eq!(
+        found.hunt.as_ref().unwrap().expert_heads,
+        found.profile.heads
+    );
     assert_eq!(found.profile.notes["auto_top_k"], true);
     let hunted = hunt_heads(
         &set,
@@ -289,7 +292,7 @@ fn k_is_chosen_on_folds_and_the_report_shows_the_curve() {
         &|_, _, _| (),
     )
     .unwrap();
-    assert_eq!(hunted.hunt, found.hunt);
+    assert_eq!(Some(hunted.hunt), found.hunt);
     assert_eq!(hunted.report.top_k, found.report.top_k);
     assert!(hunted.report.held_out.is_none());
 }
@@ -328,7 +331,7 @@ fn a_refit_on_the_same_samples_is_the_calibration_again() {
         )
         .unwrap();
         assert_eq!(weights(&again.profile), weights(&found.profile));
-        assert_eq!(again.locator, found.locator);
+        assert_eq!(Some(again.locator), found.locator);
         assert_eq!(again.profile.locator, found.profile.locator);
         assert_eq!(again.profile.heads, found.profile.heads);
         assert_eq!(again.report.held_out, found.report.held_out);
@@ -571,4 +574,212 @@ fn the_profile_scores_what_its_scorer_scores() {
             logistic.probability(z).unwrap()
         );
     }
+}
+
+fn normal_options(rate: f64, accept: bool) -> NormalOptions {
+    NormalOptions {
+        calibrate: options(),
+        false_alarms_per_day: rate,
+        accept_upper_bound: accept,
+    }
+}
+
+fn run_normal(
+    set: &SampleSet,
+    videos: &[LabelledVideo],
+    options: &NormalOptions,
+) -> Result<Calibration, Error> {
+    calibrate_normal(
+        set,
+        videos,
+        &info(),
+        |_| Ok(FINGERPRINT.into()),
+        options,
+        &CancellationToken::new(),
+        &|_, _, _| (),
+    )
+}
+
+/// The normal clips of a set alone.
+fn normal_only(videos: usize) -> (SampleSet, Vec<LabelledVideo>) {
+    let (mut set, mut videos) = set(videos, 0.0);
+    for sample in &mut set.samples {
+        sample.anomaly = false;
+    }
+    for video in &mut videos {
+        (video.anomaly, video.anomalous) = (false, Vec::new());
+    }
+    (set, videos)
+}
+
+#[test]
+fn normal_footage_alone_gives_a_profile_of_schema_2_that_keeps_its_rate() {
+    let (set, videos) = normal_only(30);
+    // 300 segments of 1.6 s: 480 s, which show 540 false alarms a day at best.
+    let found = run_normal(&set, &videos, &normal_options(1800.0, false)).unwrap();
+    let profile = &found.profile;
+    assert_eq!(profile.schema, 2);
+    profile.validate().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("site.json");
+    profile.save(&path).unwrap();
+    assert_eq!(&Profile::load(&path).unwrap(), profile);
+    assert!(found.hunt.is_none() && found.locator.is_none());
+    let rate = found.normal.as_ref().unwrap().rate;
+    assert!(
+        rate.target_shown && rate.upper_bound_per_day <= 1800.0,
+        "{rate:?}"
+    );
+    assert!((rate.days * 86_400.0 - 480.0).abs() < 1e-6);
+    // The held-out p is uniform, and the events at the threshold are the locator's.
+    let held = found.report.held_out.as_ref().unwrap();
+    assert!(
+        held.histogram_normal.iter().all(|n| (10..=20).contains(n)),
+        "{held:?}"
+    );
+    let mut events = 0;
+    let clips = &found.report.clips;
+    assert_eq!(found.report.clips_left_out, 30 - clips.len());
+    for clip in clips {
+        let spans: Vec<SegmentSpan> = (0..clip.segments.len() as u64).map(span).collect();
+        let p: Vec<f64> = clip.segments.iter().map(|s| s[2]).collect();
+        events += locate(&spans, &p, &profile.locator, 1.6)
+            .unwrap()
+            .events
+            .len();
+    }
+    assert!(events <= rate.events, "{events} of {}", rate.events);
+    let page = found.report.html().unwrap();
+    for words in [
+        "False alarms on normal footage",
+        "structure",
+        "steadiness",
+        "quantile",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains("NaN") && !page.contains("ROC and precision"));
+}
+
+#[test]
+fn too_little_normal_footage_is_refused_or_bounded() {
+    let (set, videos) = normal_only(12);
+    let error = run_normal(&set, &videos, &normal_options(1.0, false)).unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert_eq!(error.field(), Some("normal_only.accept_upper_bound"));
+    let found = run_normal(&set, &videos, &normal_options(1.0, true)).unwrap();
+    let rate = found.normal.as_ref().unwrap().rate;
+    assert_eq!((rate.events, rate.target_shown), (0, false));
+    // 192 s of footage without an event: at most 3 in 192 s.
+    assert!((rate.upper_bound_per_day - 1350.0).abs() < 1e-6);
+    assert!(
+        found
+            .warnings
+            .iter()
+            .any(|w| w.contains("at most 1350 a day"))
+    );
+    let highest = found
+        .report
+        .clips
+        .iter()
+        .flat_map(|clip| clip.segments.iter().map(|s| s[3]))
+        .fold(0.0, f64::max);
+    assert_eq!(found.profile.locator.threshold, highest);
+
+    let refused = |change: &dyn Fn(&mut NormalOptions), videos: &[LabelledVideo]| {
+        let mut options = normal_options(1800.0, true);
+        change(&mut options);
+        run_normal(&set, videos, &options)
+            .unwrap_err()
+            .field()
+            .map(str::to_owned)
+    };
+    assert_eq!(
+        refused(&|o| o.calibrate.auto_top_k = true, &videos).unwrap(),
+        "auto_top_k"
+    );
+    let field = refused(&|o| o.calibrate.validation_fraction = 0.2, &videos);
+    assert_eq!(field.unwrap(), "validation_fraction");
+    let field = refused(&|o| o.false_alarms_per_day = 0.0, &videos);
+    assert_eq!(field.unwrap(), "normal_only.false_alarms_per_day");
+    refused(&|_| (), &videos[..1]);
+    let mut whole = set.clone();
+    whole.samples.iter_mut().for_each(|s| s.span = None);
+    let error = run_normal(&whole, &videos, &normal_options(1800.0, true)).unwrap_err();
+    assert_eq!(error.field(), Some("sampling_unit"));
+}
+
+#[test]
+fn anomalous_clips_are_scored_and_not_fitted_to() {
+    let (set, videos) = set(24, 4.0);
+    let found = run_normal(&set, &videos, &normal_options(1800.0, true)).unwrap();
+    let keep: Vec<usize> = (0..24).filter(|v| !videos[*v].anomaly).collect();
+    let len = SHAPE.iter().product::<usize>();
+    let normal: Vec<usize> = (0..240)
+        .filter(|&i| keep.contains(&set.samples[i].video))
+        .collect();
+    let alone = SampleSet {
+        samples: normal
+            .iter()
+            .map(|&i| Sample {
+                video: keep
+                    .iter()
+                    .position(|v| *v == set.samples[i].video)
+                    .unwrap(),
+                ..set.samples[i].clone()
+            })
+            .collect(),
+        features: Features {
+            samples: normal.len(),
+            data: (0..2)
+                .flat_map(|prompt| normal.iter().map(move |i| (prompt * 240 + i) * len))
+                .flat_map(|at| set.features.data[at..at + len].to_vec())
+                .collect(),
+            ..set.features.clone()
+        },
+    };
+    let clips: Vec<LabelledVideo> = keep.iter().map(|&v| videos[v].clone()).collect();
+    let without = run_normal(&alone, &clips, &normal_options(1800.0, true)).unwrap();
+    assert_eq!(found.profile.heads, without.profile.heads);
+    assert_eq!(found.profile.scorer, without.profile.scorer);
+    assert_eq!(found.profile.locator, without.profile.locator);
+    let held = found.report.held_out.unwrap();
+    assert_eq!((held.samples, held.anomalous), (240, 36));
+    assert!(held.roc_auc.is_some() && without.report.held_out.unwrap().roc_auc.is_none());
+}
+
+#[test]
+fn the_few_shot_report_stands_beside_normal_footage_alone() {
+    for fraction in [0.0, 0.34] {
+        let (set, videos) = set(24, 0.5);
+        let mut options = options();
+        options.validation_fraction = fraction;
+        // All heads, so that the two that see it are among them.
+        options.hunt.top_k = 12;
+        let found = run(&set, &videos, &options).unwrap();
+        let [few_shot, normal] = found.report.comparison.as_slice() else {
+            panic!("{:?}", found.report.comparison)
+        };
+        let held = found.report.held_out.as_ref().unwrap();
+        assert_eq!(Some(few_shot.roc_auc), held.roc_auc);
+        assert_eq!(Some(few_shot.average_precision), held.average_precision);
+        assert!(
+            normal.roc_auc > 0.6 && normal.roc_auc < few_shot.roc_auc,
+            "{normal:?}"
+        );
+        assert!(found.report.html().unwrap().contains("normal footage only"));
+        // What it says is not in the profile.
+        assert!(!found.profile.notes.contains_key("comparison"));
+    }
+}
+
+#[test]
+fn normal_clips_are_cut_into_segments() {
+    let (_, mut videos) = set(2, 0.5);
+    videos.iter_mut().for_each(|v| v.intervals_known = false);
+    cut_normal_clips(&mut videos);
+    assert_eq!(
+        [videos[0].intervals_known, videos[1].intervals_known],
+        [false, true]
+    );
 }

@@ -6,12 +6,16 @@
 use std::{fs, path::PathBuf};
 
 use headhunt::{
-    hunt::calibrate::{CalibrationVideo, calibrate_locator, sigmas, thresholds},
+    hunt::{
+        calibrate::{CalibrationVideo, calibrate_locator, sigmas, thresholds},
+        normality,
+    },
     media::MediaTime,
     profile::{Edge, LocatorParams},
     score::{
         locate::{SegmentSpan, locate},
         logistic::{FitOptions, Logistic},
+        normality::Normality,
         smooth::{radius, smooth},
         svm::LinearSvm,
     },
@@ -208,6 +212,38 @@ fn a_free_intercept_is_the_exact_optimum_too() {
         close(&fitted.weights, &coef, 1e-6, name);
         let intercept = golden[name]["intercept"].as_f64().unwrap();
         close(&[fitted.intercept], &[intercept], 1e-6, name);
+    }
+}
+
+#[test]
+fn distances_from_normal_footage_are_ledoit_wolfs() {
+    for case in json("normality.json")["cases"].as_array().unwrap() {
+        let name = case["file"].as_str().unwrap();
+        let columns = case["columns"].as_u64().unwrap() as usize;
+        let file = Tensors::load(&format!("scorer_{name}.safetensors"));
+        let features = file.f32("features");
+        let labels = file.i64("labels");
+        let rows: Vec<&[f32]> = rows(&features, features.len() / labels.len())
+            .into_iter()
+            .map(|row| &row[..columns])
+            .collect();
+        let normal: Vec<&[f32]> = (0..rows.len())
+            .filter(|i| labels[*i] == 0)
+            .map(|i| rows[i])
+            .collect();
+        let scorer = Normality::from(&normality::fit(&normal).unwrap());
+        let want = case["distances"].as_array().unwrap();
+        assert_eq!(want.len(), rows.len());
+        for (row, want) in rows.iter().zip(want) {
+            let (got, want) = (
+                scorer.squared_distance(row).unwrap(),
+                want.as_f64().unwrap(),
+            );
+            assert!(
+                (got / want - 1.0).abs() < 1e-6,
+                "{name} {columns}: {got} {want}"
+            );
+        }
     }
 }
 

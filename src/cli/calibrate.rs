@@ -13,7 +13,10 @@ use crate::{
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
     pipeline::{
-        calibrate::{CalibrateOptions, Calibration, calibrate},
+        calibrate::{
+            CalibrateOptions, CalibrateStage, Calibration, NormalFit, NormalOptions, calibrate,
+            calibrate_normal, cut_normal_clips,
+        },
         labelled::{Extraction, SamplingUnit},
         options::PictureOptions,
         prepare::PrepareOptions,
@@ -73,6 +76,17 @@ pub struct Args {
     /// Profile to write; its file name without .json is the profile's name
     #[arg(long, value_name = "PROFILE.json")]
     out: PathBuf,
+    /// Calibrate on normal clips alone: the score is the distance from normal footage, the threshold is
+    /// placed by a rate of false alarms
+    #[arg(long, requires = "false_alarms_per_day")]
+    normal_only: bool,
+    /// False alarms per camera and day to aim at, with --normal-only; less than 3/R days of normal
+    /// footage cannot show it and is refused
+    #[arg(long, value_name = "R", requires = "normal_only")]
+    false_alarms_per_day: Option<f64>,
+    /// With less footage, take the threshold that lies above all of it and tell the upper bound
+    #[arg(long, requires = "normal_only")]
+    accept_upper_bound: bool,
     /// Where to put a page with pictures (HTML, self-contained)
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -154,11 +168,25 @@ pub fn run(args: Args) -> Result<()> {
         "whole-video" => SamplingUnit::WholeVideo,
         _ => SamplingUnit::Auto,
     };
-    let videos = read_manifest(&args.manifest, unit)?;
+    let mut videos = read_manifest(&args.manifest, unit)?;
+    let normal = args
+        .false_alarms_per_day
+        .filter(|_| args.normal_only)
+        .map(|rate| NormalOptions {
+            calibrate: options.clone(),
+            false_alarms_per_day: rate,
+            accept_upper_bound: args.accept_upper_bound,
+        });
+    if normal.is_some() && unit != SamplingUnit::WholeVideo {
+        cut_normal_clips(&mut videos);
+    }
     let cancel = cancel_on_signal()?;
     let model = args.model.load(None)?;
     let info = model.info();
-    options.check(info, &videos)?;
+    match &normal {
+        Some(normal) => normal.check(info, &videos)?,
+        None => options.check(info, &videos)?,
+    }
     let prepare = PrepareOptions {
         rule: options.rule,
         frames_per_segment: options.frames_per_segment,
@@ -189,15 +217,14 @@ pub fn run(args: Args) -> Result<()> {
     progress.finish();
     let set = builder.finish();
     println!("samples    {}", samples_note(&set.labels()));
-    let calibration = calibrate(
-        &set,
-        &videos,
-        info,
-        |layers| model.fingerprint(layers),
-        &options,
-        &cancel,
-        &|_, _, _| (),
-    )?;
+    let fingerprint = |layers| model.fingerprint(layers);
+    let silent = |_: CalibrateStage, _: usize, _: usize| ();
+    let calibration = match &normal {
+        Some(normal) => {
+            calibrate_normal(&set, &videos, info, fingerprint, normal, &cancel, &silent)?
+        }
+        None => calibrate(&set, &videos, info, fingerprint, &options, &cancel, &silent)?,
+    };
     calibration.profile.save(&args.out)?;
     print(&calibration, &args.out);
     if let Some(path) = &args.report {
@@ -211,11 +238,9 @@ pub fn run(args: Args) -> Result<()> {
 fn print(calibration: &Calibration, out: &std::path::Path) {
     let profile = &calibration.profile;
     println!("heads      layer head  robust score");
+    let scores = calibration.report.ranking.as_ref();
     for id in &profile.heads {
-        let rss = calibration
-            .hunt
-            .rss
-            .get(id.layer * calibration.hunt.heads + id.head);
+        let rss = scores.and_then(|ranking| ranking.rss.get(id.layer * ranking.heads + id.head));
         println!(
             "           {:5} {:4}  {:.4}",
             id.layer,
@@ -223,17 +248,32 @@ fn print(calibration: &Calibration, out: &std::path::Path) {
             rss.unwrap_or(&f64::NAN)
         );
     }
-    println!(
-        "locator    sigma {:.2} segments, threshold {:.2} (frame F1 {:.3}, {})",
-        profile.locator.sigma,
-        profile.locator.threshold,
-        calibration.locator.f1,
-        if calibration.report.samples.validation > 0 {
+    print!(
+        "locator    sigma {:.2} segments, threshold {:.2} ",
+        profile.locator.sigma, profile.locator.threshold
+    );
+    if let Some(locator) = &calibration.locator {
+        let on = if calibration.report.samples.validation > 0 {
             "validation clips"
         } else {
             "out of fold"
-        }
-    );
+        };
+        println!("(frame F1 {:.3}, {on})", locator.f1);
+    }
+    if let Some(NormalFit { rate, .. }) = &calibration.normal {
+        println!(
+            "({} false alarms in {:.2} hours of normal footage: at most {:.1} a day at 95% confidence)",
+            rate.events,
+            rate.days * 24.0,
+            rate.upper_bound_per_day
+        );
+    }
+    for row in &calibration.report.comparison {
+        println!(
+            "held out   {}: ROC-AUC {:.4}, average precision {:.4} ({})",
+            row.name, row.roc_auc, row.average_precision, row.fitted_on
+        );
+    }
     for warning in &calibration.warnings {
         println!("warning    {warning}");
     }

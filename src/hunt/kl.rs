@@ -8,7 +8,7 @@ use super::samples::{Layout, Scratch};
 use super::simd::{Isa, padded, stride};
 
 /// Added to the diagonal of each covariance.
-const RIDGE: f64 = 1e-10;
+pub(super) const RIDGE: f64 = 1e-10;
 
 /// Largest divergence.
 const CLIP: f64 = 1e6;
@@ -57,7 +57,7 @@ pub(super) fn kl<T: Isa>(layout: &Layout, scratch: &mut Scratch) -> Kl {
 /// ridge (Ledoit & Wolf 2004, as scikit-learn computes it); `norms` are the squared norms of
 /// the centred samples.
 #[inline(always)]
-fn covariance<T: Isa>(scatter: &mut [f64], norms: &[f64], d: usize) {
+pub(super) fn covariance<T: Isa>(scatter: &mut [f64], norms: &[f64], d: usize) {
     let (n, st, dims) = (norms.len() as f64, stride(d), d as f64);
     let mean_variance = norms.iter().sum::<f64>() / n / dims;
     let shrinkage = if d == 1 {
@@ -87,7 +87,7 @@ fn covariance<T: Isa>(scatter: &mut [f64], norms: &[f64], d: usize) {
 
 /// The Ledoit-Wolf coefficient from the squared norms of the samples, the squared Frobenius norm of
 /// their scatter and the mean variance of a feature.
-fn shrinkage(norms: &[f64], frobenius2: f64, mean_variance: f64, dims: f64) -> f64 {
+pub(super) fn shrinkage(norms: &[f64], frobenius2: f64, mean_variance: f64, dims: f64) -> f64 {
     let n = norms.len() as f64;
     let fourth: f64 = norms.iter().map(|x| x * x).sum();
     let delta = frobenius2 / (n * n);

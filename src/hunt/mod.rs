@@ -9,6 +9,7 @@
 
 pub mod calibrate;
 pub mod choose_k;
+mod eigen;
 mod features;
 pub mod file;
 pub mod folds;
@@ -19,7 +20,10 @@ mod linalg;
 mod mmd;
 mod nmi;
 pub mod random;
+pub mod normal;
+pub mod normality;
 mod rank;
+pub mod rate;
 mod samples;
 mod simd;
 mod spectrum;

@@ -6,6 +6,7 @@
 //! the locator and the report use it alone.
 
 pub(in crate::pipeline) mod fit;
+mod normal;
 mod options;
 mod refit;
 
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::fit::{Part, Row, Rows};
 pub use self::{
+    normal::{NormalFit, NormalOptions, calibrate_normal, cut_normal_clips},
     options::{CalibrateOptions, CalibrateStage, ProgressFn},
     refit::{RefitSample, Refitted, refit},
 };
@@ -42,10 +44,12 @@ use crate::{
 pub struct Calibration {
     /// What detection needs.
     pub profile: Profile,
-    /// Every head's metrics.
-    pub hunt: HuntResult,
-    /// How σ and τ were found.
-    pub locator: LocatorFit,
+    /// Every head's metrics; none with normal footage alone.
+    pub hunt: Option<HuntResult>,
+    /// How σ and τ were found; none with normal footage alone.
+    pub locator: Option<LocatorFit>,
+    /// The same for normal footage alone.
+    pub normal: Option<NormalFit>,
     /// The numbers and pictures behind it.
     pub report: Report,
     /// Things an operator should know.
@@ -88,7 +92,7 @@ pub fn calibrate(
     let mut warnings = ranked.hunt.notes.clone();
     warnings.extend(fitted.locator.warnings.iter().cloned());
     progress(CalibrateStage::Report, 0, 1);
-    let report = report::of_calibration(&report::Material {
+    let mut report = report::of_calibration(&report::Material {
         title: format!("Calibration of {}", options.name),
         options: report::options(options, Some(ranked.hunt.expert_heads.len())),
         prompts: options.prompts.clone(),
@@ -101,38 +105,45 @@ pub fn calibrate(
         choice: ranked.choice.as_ref(),
         warnings: &warnings,
     })?;
+    let held_labels: Vec<bool> = fitted
+        .held_out
+        .iter()
+        .map(|&i| set.samples[i].anomaly)
+        .collect();
+    let heads = ranked.hunt.expert_heads.len();
+    match normal::comparison(
+        set,
+        &part,
+        options,
+        heads,
+        (&fitted.p, &held_labels),
+        cancel,
+    )? {
+        Ok(rows) => report.comparison = rows,
+        // For the report alone: the profile does not depend on it.
+        Err(why) => report.warnings.push(why),
+    }
     progress(CalibrateStage::Report, 1, 1);
-    let layers = HeadSelection::Only(ranked.hunt.expert_heads.clone()).layers_needed(info.layers);
-    let scorer = Scorer::from(ScorerParams::from(fitted.scorer));
-    let profile = Profile {
-        schema: scorer.schema(),
-        name: options.name.clone(),
-        created_unix_s: now_unix_s()?,
-        model: ModelBinding {
-            name: info.name.clone(),
-            fingerprint: fingerprint(layers)?,
-            head_dim: info.head_dim,
-            device: info.device.clone(),
-            dtype: info.dtype.clone(),
-        },
-        segment: options.rule,
-        frames_per_segment: options.frames_per_segment,
-        heads: ranked.hunt.expert_heads.clone(),
-        hunt_prompts: options.prompts.clone(),
-        scoring_prompts: options.prompts.iter().take(1).cloned().collect(),
-        scorer,
-        locator: LocatorParams {
-            sigma: fitted.locator.sigma,
-            threshold: fitted.locator.threshold,
-            edge: options.edge,
-            event_bridge_s: None,
-        },
-        notes: notes(set, videos, options, &ranked, &fitted.locator, &warnings),
+    let locator = LocatorParams {
+        sigma: fitted.locator.sigma,
+        threshold: fitted.locator.threshold,
+        edge: options.edge,
+        event_bridge_s: None,
     };
+    let profile = new_profile(
+        options,
+        info,
+        fingerprint,
+        ranked.hunt.expert_heads.clone(),
+        Scorer::from(ScorerParams::from(fitted.scorer)),
+        locator,
+        notes(set, videos, options, &ranked, &fitted.locator, &warnings),
+    )?;
     Ok(Calibration {
         profile,
-        hunt: ranked.hunt,
-        locator: fitted.locator,
+        hunt: Some(ranked.hunt),
+        locator: Some(fitted.locator),
+        normal: None,
         report,
         warnings,
     })
@@ -247,6 +258,42 @@ fn rank(
     Ok(Ranked { hunt, choice })
 }
 
+/// A profile of these heads; `fingerprint` is asked for the layers that they need.
+fn new_profile(
+    options: &CalibrateOptions,
+    info: &ProbeInfo,
+    fingerprint: impl FnOnce(usize) -> Result<String>,
+    heads: Vec<HeadId>,
+    scorer: Scorer,
+    locator: LocatorParams,
+    notes: Value,
+) -> Result<Profile> {
+    let layers = HeadSelection::Only(heads.clone()).layers_needed(info.layers);
+    Ok(Profile {
+        schema: scorer.schema(),
+        name: options.name.clone(),
+        created_unix_s: now_unix_s()?,
+        model: ModelBinding {
+            name: info.name.clone(),
+            fingerprint: fingerprint(layers)?,
+            head_dim: info.head_dim,
+            device: info.device.clone(),
+            dtype: info.dtype.clone(),
+        },
+        segment: options.rule,
+        frames_per_segment: options.frames_per_segment,
+        heads,
+        hunt_prompts: options.prompts.clone(),
+        scoring_prompts: options.prompts.iter().take(1).cloned().collect(),
+        scorer,
+        locator,
+        notes: match notes {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        },
+    })
+}
+
 fn now_unix_s() -> Result<u64> {
     Ok(SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -263,7 +310,7 @@ fn notes(
     ranked: &Ranked,
     locator: &LocatorFit,
     warnings: &[String],
-) -> Map<String, Value> {
+) -> Value {
     let hunted = &ranked.hunt;
     let rss = |id: &HeadId| hunted.rss.get(id.layer * hunted.heads + id.head).copied();
     let mut value = json!({
@@ -284,8 +331,5 @@ fn notes(
     if options.validation_fraction > 0.0 {
         value["validation_fraction"] = options.validation_fraction.into();
     }
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
+    value
 }

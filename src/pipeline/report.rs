@@ -6,19 +6,24 @@ pub use crate::report::Report;
 use crate::{
     error::Result,
     hunt::{
-        HuntOptions, HuntResult, calibrate::LocatorFit, choose_k::KChoice, file::LabelledFeatures,
+        HuntOptions, HuntResult,
+        calibrate::{CalibrationVideo, LocatorFit},
+        choose_k::KChoice,
+        file::LabelledFeatures,
+        normal::NormalHunt,
+        rate::RateFit,
     },
     intervals,
     limits::{REPORT_CLIP_SEGMENTS_MAX, REPORT_CLIPS_MAX},
     pipeline::{
         calibrate::{
-            CalibrateOptions,
+            CalibrateOptions, NormalOptions,
             fit::{Fitted, Rows, validation_videos},
         },
         labelled::LabelledVideo,
     },
-    profile::Edge,
-    report::{Clip, Grid, HeldOut, Metric, Ranking, SampleCounts, TopK},
+    profile::{Edge, LocatorParams},
+    report::{Clip, FalseAlarms, Grid, HeldOut, Metric, Ranking, SampleCounts, TopK},
     score::locate::{SegmentSpan, smooth_runs},
     segment::SegmentRule,
 };
@@ -55,7 +60,16 @@ pub(in crate::pipeline) fn of_calibration(material: &Material<'_>) -> Result<Rep
         "out of fold: each scored by a fit without its video, with heads chosen on all"
     };
     let locator = &fitted.locator;
-    let (clips, clips_left_out) = clips(material)?;
+    let videos_held_out = validation_videos(rows, &fitted.held_out, &fitted.p, videos);
+    let (clips, clips_left_out) = clips(
+        videos_held_out,
+        &LocatorParams {
+            sigma: locator.sigma,
+            threshold: locator.threshold,
+            edge: material.edge,
+            event_bridge_s: None,
+        },
+    )?;
     Ok(Report {
         title: material.title.clone(),
         options: material.options.clone(),
@@ -73,6 +87,75 @@ pub(in crate::pipeline) fn of_calibration(material: &Material<'_>) -> Result<Rep
         top_k: material.choice.map(top_k),
         held_out: Some(HeldOut::new(how, &fitted.p, &held_labels)?),
         locator: Some(grid(locator)),
+        clips,
+        clips_left_out,
+        warnings: material.warnings.to_vec(),
+        ..Report::default()
+    })
+}
+
+/// What the report of a calibration on normal footage is made from.
+pub(in crate::pipeline) struct NormalMaterial<'a> {
+    pub options: &'a NormalOptions,
+    pub rows: &'a Rows<'a>,
+    pub videos: &'a [LabelledVideo],
+    /// Of every sample, from fits that have not seen it.
+    pub p: &'a [f64],
+    pub hunt: &'a NormalHunt,
+    pub rate: &'a RateFit,
+    pub locator: &'a LocatorParams,
+    pub warnings: &'a [String],
+}
+
+/// The report of a calibration on normal footage.
+pub(in crate::pipeline) fn of_normal(material: &NormalMaterial<'_>) -> Result<Report> {
+    let NormalMaterial {
+        options: asked,
+        rows,
+        videos,
+        p,
+        hunt,
+        rate,
+        locator,
+        ..
+    } = *material;
+    let labels = rows.labels();
+    let all: Vec<usize> = (0..labels.len()).collect();
+    let (clips, clips_left_out) = clips(validation_videos(rows, &all, p, videos), locator)?;
+    let mut options = options(&asked.calibrate, Some(hunt.expert_heads.len()));
+    for unused in [
+        "c",
+        "penalize_intercept",
+        "validation_fraction",
+        "auto_top_k",
+    ] {
+        options.remove(unused);
+    }
+    options.insert(
+        "false_alarms_per_day".into(),
+        asked.false_alarms_per_day.into(),
+    );
+    options.insert("accept_upper_bound".into(), asked.accept_upper_bound.into());
+    Ok(Report {
+        title: format!("Calibration of {} on normal footage", asked.calibrate.name),
+        options,
+        prompts: asked.calibrate.prompts.clone(),
+        samples: counts(&labels, videos.len(), 0),
+        ranking: Some(normal_ranking(hunt)),
+        held_out: Some(HeldOut::new(
+            "normal samples scored by fits without their video; anomalous ones, where there are any, by the final fit, which has seen none",
+            p,
+            &labels,
+        )?),
+        false_alarms: Some(FalseAlarms {
+            target_per_day: asked.false_alarms_per_day,
+            footage_days: rate.days,
+            events: rate.events,
+            observed_per_day: rate.events as f64 / rate.days,
+            upper_bound_per_day: rate.upper_bound_per_day,
+            target_shown: rate.target_shown,
+            threshold: rate.threshold,
+        }),
         clips,
         clips_left_out,
         warnings: material.warnings.to_vec(),
@@ -187,6 +270,32 @@ fn ranking(result: &HuntResult) -> Ranking {
     }
 }
 
+fn normal_ranking(hunt: &NormalHunt) -> Ranking {
+    let mut metrics = vec![Metric {
+        name: "structure",
+        meaning: "held-out gain of the shrunk Gaussian over a round one",
+        values: hunt.structure.clone(),
+    }];
+    if !hunt.steadiness.is_empty() {
+        metrics.push(Metric {
+            name: "steadiness",
+            meaning: "same differences between samples under each prompt",
+            values: hunt.steadiness.clone(),
+        });
+    }
+    Ranking {
+        layers: hunt.layers,
+        heads: hunt.heads,
+        prompts: hunt.prompts,
+        expert_heads: hunt.expert_heads.clone(),
+        metrics,
+        saliency: hunt.saliency.clone(),
+        rss: hunt.rss.clone(),
+        mean: hunt.mean.clone(),
+        std: hunt.std.clone(),
+    }
+}
+
 fn top_k(choice: &KChoice) -> TopK {
     TopK {
         k: choice.k,
@@ -210,9 +319,7 @@ fn grid(locator: &LocatorFit) -> Grid {
 }
 
 /// Held-out clips over time, anomalous ones first, and how many are left out.
-fn clips(material: &Material<'_>) -> Result<(Vec<Clip>, usize)> {
-    let fitted = material.fitted;
-    let mut videos = validation_videos(material.rows, &fitted.held_out, &fitted.p, material.videos);
+fn clips(mut videos: Vec<CalibrationVideo>, locator: &LocatorParams) -> Result<(Vec<Clip>, usize)> {
     // Stable: the manifest's order stays within each kind.
     videos.sort_by_key(|video| video.truth.is_empty());
     let left_out = videos.len().saturating_sub(REPORT_CLIPS_MAX);
@@ -220,8 +327,7 @@ fn clips(material: &Material<'_>) -> Result<(Vec<Clip>, usize)> {
         .into_iter()
         .take(REPORT_CLIPS_MAX)
         .map(|video| {
-            let smoothed =
-                smooth_runs(&video.spans, &video.p, fitted.locator.sigma, material.edge)?;
+            let smoothed = smooth_runs(&video.spans, &video.p, locator.sigma, locator.edge)?;
             let seconds = |span: &SegmentSpan| {
                 (
                     span.start.as_nanos() as f64 / 1e9,
@@ -243,7 +349,7 @@ fn clips(material: &Material<'_>) -> Result<(Vec<Clip>, usize)> {
                 segments_left_out: video.spans.len() - segments.len(),
                 segments,
                 truth: truth_seconds(&video.truth, &video.spans),
-                threshold: fitted.locator.threshold,
+                threshold: locator.threshold,
                 name: video.name,
             })
         })

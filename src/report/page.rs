@@ -184,7 +184,7 @@ fn ranking(out: &mut String, report: &Report) -> fmt::Result {
     };
     out.push_str("<h2>Expert heads</h2>\n");
     heads::table(out, ranking)?;
-    out.push_str("<h2>Robust score of every head</h2>\n<p>Mean saliency over prompts minus λ standard deviations: dark heads tell the classes apart, whatever the wording. The chosen heads are framed and numbered by rank.</p>\n<div class=\"wide\">");
+    out.push_str("<h2>Robust score of every head</h2>\n<p>Mean saliency over prompts minus λ standard deviations: the stronger the colour, the better and the steadier over wordings. Hover a cell for its number. The chosen heads are framed and numbered by rank.</p>\n<div class=\"wide\">");
     heads::heat_map(out, ranking)?;
     out.push_str("</div>\n");
     let best = heads::best(ranking);
@@ -196,7 +196,7 @@ fn ranking(out: &mut String, report: &Report) -> fmt::Result {
     heads::metric_bars(out, ranking, &best)?;
     write!(
         out,
-        "<h2>Spread over prompts of the best {} heads</h2>\n<p>A dot is the head's saliency under one prompt, the bar mean ± standard deviation, the dark tick the robust score. A long bar is a head that depends on how it is asked.</p>\n",
+        "<h2>Spread over prompts of the best {} heads</h2>\n<p>A dot is the head's saliency under one prompt, the bar mean ± standard deviation, the wide tick the robust score. A long bar is a head that depends on how it is asked.</p>\n",
         best.len()
     )?;
     heads::spread(out, ranking, &best)?;
@@ -237,7 +237,7 @@ fn held_out(out: &mut String, report: &Report) -> fmt::Result {
         }
     }
     if let Some(grid) = &report.locator {
-        out.push_str("<h2>Smoothing and threshold</h2>\n<p>Frame-level F1 of the held-out clips for every pair of the grid; darker is better, the ring is the chosen pair. A broad dark ridge means that the choice is not delicate.</p>\n");
+        out.push_str("<h2>Smoothing and threshold</h2>\n<p>Frame-level F1 of the held-out clips for every pair of the grid; the stronger the colour the better, the ring is the chosen pair. A broad ridge means that the choice is not delicate.</p>\n");
         scores::surface(out, grid)?;
     }
     Ok(())

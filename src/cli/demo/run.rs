@@ -327,7 +327,10 @@ fn tell(calibration: &Calibration) {
         heads.join(" "),
         profile.locator.sigma,
         profile.locator.threshold,
-        calibration.locator.f1
+        calibration
+            .locator
+            .as_ref()
+            .map_or(f64::NAN, |locator| locator.f1)
     );
     for warning in &calibration.warnings {
         println!("warning: {warning}");
