@@ -89,6 +89,7 @@ impl Watched {
                 provisional: true,
                 ..Default::default()
             }),
+            ..Default::default()
         })))
         .await;
         Watched {
