@@ -126,7 +126,7 @@ impl Session {
         let cancel = CancellationToken::new();
         // Cancels the work on every way out, a panic included.
         let cancel_on_exit = cancel.clone().drop_guard();
-        let method = asked.method();
+        let counted = server::RpcRunning::begin(asked.method());
         let mut work = Work {
             job: None,
             cancel: cancel.clone(),
@@ -147,7 +147,7 @@ impl Session {
             .as_ref()
             .map_or_else(|error| super::status::code(error.kind()), |_| Code::Ok);
         report(&outcome);
-        server::rpc_ended(method, label(ended));
+        counted.ended(label(ended));
         drop(responder);
         // A client that has left needs no status.
         let _ = end.send(
