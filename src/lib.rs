@@ -13,6 +13,7 @@
 //! - [`score`]: features to p, p′ and events; pure.
 //! - [`hunt`]: features and labels to ranked heads, a fitted scorer and a calibrated locator; pure.
 //! - [`profile`]: what hunting found, as a checksummed file.
+//! - [`feedback`]: verdicts on events, with the features of their segments.
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
 //! - [`pipeline`]: composes the rooms into jobs.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
@@ -25,6 +26,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod feedback;
 pub mod head;
 pub mod hunt;
 pub mod intervals;

@@ -32,9 +32,11 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("profile", &["segment", "engine"]),
         ("hunt", &["score", "profile"]),
         ("eval", &[]),
+        ("feedback", &["profile", "segment", "score", "telemetry"]),
         (
             "pipeline",
             &[
+                "feedback",
                 "video",
                 "segment",
                 "model",
@@ -50,6 +52,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "rpc",
             &[
                 "pipeline",
+                "feedback",
                 "config",
                 "telemetry",
                 "engine",
@@ -64,6 +67,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "config",
+                "feedback",
                 "telemetry",
                 "video",
                 "segment",

@@ -84,6 +84,7 @@ fn detection(profile: Profile, provisional: bool) -> Detection {
         },
         lane: Lane::Upload,
         max_delay: None,
+        recorder: None,
     }
 }
 

@@ -55,6 +55,7 @@ fn live(engine: &EngineHandle, profile: Profile, max_delay: Duration, steps: Vec
         options: DetectOptions::default(),
         lane: Lane::Live,
         max_delay: Some(max_delay),
+        recorder: None,
     };
     let open = Box::new(move || Ok(Box::new(source) as Box<dyn MediaSource>));
     let running = tokio::spawn(run(open, detection, engine.clone(), sender, cancel.clone()));

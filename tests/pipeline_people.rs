@@ -217,6 +217,7 @@ impl Bench {
             options,
             lane: Lane::Live,
             max_delay,
+            recorder: None,
         };
         let running = tokio::spawn(run(
             Box::new(move || Ok(Box::new(film) as Box<dyn MediaSource>)),

@@ -151,6 +151,7 @@ async fn detect_video(
         options: DetectOptions::default(),
         lane: Lane::Offline,
         max_delay: None,
+        recorder: None,
     };
     let running = tokio::spawn(detect::run(
         Box::new(move || open(&path, token)),

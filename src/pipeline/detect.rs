@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{EngineHandle, Job, Lane, Ticket},
     error::{Error, Kind, Result},
+    feedback::Recorder,
     head::{HeadFeatures, HeadSelection},
     limits::OUTSTANDING_SEGMENTS_MAX,
     media::{FrameStamp, Gap, MediaInfo, SourceState},
@@ -58,6 +59,8 @@ pub struct Detection {
     /// For a live source: how old a segment may be when its pass begins; it is dropped then, as it is
     /// when too many wait, and told as a gap. `None`: segments wait, and hold the source back.
     pub max_delay: Option<Duration>,
+    /// Keeps what segments were scored from, for verdicts on them.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 /// Runs a detection to its end and returns what its last event, the summary, says.
@@ -412,15 +415,25 @@ impl Session {
         }
         let p = sum / features.prompts as f64;
         self.scored = Some((stamps.number, p));
-        let outputs = self.locate(stamps, p)?;
+        let outputs = self.locate(stamps, p, Some(features))?;
         metrics::stage(Timed::Score, started.elapsed());
         Ok(outputs)
     }
 
-    fn locate(&mut self, stamps: Stamps, p: f64) -> Result<Vec<LocatorOutput>> {
+    /// What the locator makes of a segment's p; without `features` it repeats another's.
+    fn locate(
+        &mut self,
+        stamps: Stamps,
+        p: f64,
+        features: Option<&HeadFeatures>,
+    ) -> Result<Vec<LocatorOutput>> {
         let mut span = stamps.span()?;
         span.run = span.run.saturating_add(self.shed_runs);
         let outputs = locator(&mut self.locator)?.push(span, p)?;
+        if let Some(recorder) = &self.detection.recorder {
+            let z = features.map(|features| features.data.as_slice());
+            recorder.segment(&self.detection.profile, stamps.number, span, p, z);
+        }
         self.unfinal.push_back((self.summary.segments, stamps));
         self.summary.segments += 1;
         Ok(outputs)
@@ -433,7 +446,7 @@ impl Session {
             Some((number, p)) if number == of => {
                 metrics::segment(Outcome::Gated);
                 self.summary.segments_gated += 1;
-                let outputs = self.locate(stamps, p)?;
+                let outputs = self.locate(stamps, p, None)?;
                 self.deliver(outputs).await
             }
             _ => match Shed::of(&stamps.frames) {
@@ -556,6 +569,9 @@ impl Session {
     /// Tells people of an event.
     async fn tell(&mut self, event: DetectEvent) -> Result<()> {
         let starts = matches!(event, DetectEvent::EventStarted(_));
+        if let (Some(recorder), Some(told)) = (&self.detection.recorder, event.told()) {
+            recorder.event(told);
+        }
         match &event {
             DetectEvent::EventStarted(_) => metrics::event_started(),
             DetectEvent::EventEnded(_, reason, _) if *reason != EndReason::NotConfirmed => {

@@ -11,6 +11,7 @@ mod connections;
 mod convert;
 mod deadline;
 mod detection;
+mod feedback;
 mod health;
 mod open;
 mod options;
@@ -23,6 +24,7 @@ mod status;
 mod upload;
 mod uri;
 
+pub use feedback::open_feedback;
 pub use profiles::{Profiles, Ready};
 pub use server::{Parts, serve};
 pub use source::OpenMedia;

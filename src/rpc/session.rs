@@ -30,6 +30,7 @@ use crate::{
     config::{CameraSettings, SourceSettings},
     engine::{EngineHandle, Lane},
     error::{Error, Kind, Result},
+    feedback::Feedback,
     limits,
     media::MediaSource,
     pipeline::{
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     pub engine: EngineHandle,
     pub profiles: Profiles,
     pub media: Arc<dyn OpenMedia>,
+    pub feedback: Option<Arc<Feedback>>,
     pub open_timeout: Duration,
     pub upload_buffer_bytes: usize,
     pub sources: SourceSettings,
@@ -211,13 +213,19 @@ impl Work {
             profile: profile.name().to_owned(),
             profile_version: profile.version().to_owned(),
         };
+        let camera = match &input {
+            Input::Uri(source) => Some(source.shown()),
+            Input::Upload(_) => None,
+        };
         let source = self.source(shared, input, &profile, requests)?;
+        let recorder = shared.feedback.as_ref();
         let live = source.max_delay.is_some();
         let detection = Detection {
             profile: profile.profile(),
             options,
             lane: source.lane,
             max_delay: source.max_delay,
+            recorder: recorder.map(|feedback| feedback.recorder(id.as_str(), camera)),
         };
         let (events, received) = mpsc::channel(limits::EVENT_QUEUE);
         let job = detect::run(

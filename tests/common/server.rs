@@ -3,8 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use headhunt::{
+    clock::SystemClock,
     config::{Environment, Overrides, Settings},
     engine::{Engine, EngineConfig, EngineHandle},
+    feedback::Feedback,
     profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA, ScorerParams},
     rpc::{
         self, OpenMedia, Parts, Profiles,
@@ -29,6 +31,8 @@ pub struct TestServer {
     pub address: SocketAddr,
     pub probe: Arc<Control>,
     pub engine: EngineHandle,
+    /// Where the settings ask for it.
+    pub feedback: Option<Arc<Feedback>>,
     pub shutdown: CancellationToken,
     served: Option<JoinHandle<headhunt::error::Result<()>>>,
     owner: std::sync::Mutex<Option<Engine>>,
@@ -124,12 +128,14 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
+        let feedback = rpc::open_feedback(&settings.feedback, SystemClock::shared()).unwrap();
         let served = {
             let shutdown = shutdown.clone();
             let parts = Parts {
                 engine: engine.clone(),
                 profiles,
                 media,
+                feedback: feedback.clone(),
             };
             tokio::spawn(async move { rpc::serve(&settings, parts, listener, shutdown).await })
         };
@@ -137,6 +143,7 @@ impl TestServer {
             address,
             probe,
             engine,
+            feedback,
             shutdown,
             served: Some(served),
             owner: std::sync::Mutex::new(Some(owner)),
