@@ -126,6 +126,7 @@ async fn watch(server: Arc<TestServer>) -> Vec<f64> {
             provisional: true,
             ..Default::default()
         }),
+        ..Default::default()
     };
     let mut client = server.client().await;
     let mut responses = client.watch(request).await.unwrap().into_inner();

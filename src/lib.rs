@@ -15,6 +15,7 @@
 //! - [`score`]: features to p, p′ and events; pure.
 //! - [`hunt`]: features and labels to ranked heads, a fitted scorer and a calibrated locator; pure.
 //! - [`profile`]: what hunting found, as a checksummed file.
+//! - [`feedback`]: verdicts on events, with the features of their segments.
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
 //! - [`report`]: what a hunt or calibration found, as JSON and as a page with pictures; pure.
 //! - [`pipeline`]: composes the rooms into jobs.
@@ -28,6 +29,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod feedback;
 pub mod head;
 pub mod hunt;
 pub mod intervals;

@@ -660,3 +660,48 @@ pub const NORMAL_RANKING_SAMPLES_MAX: usize = 256;
 
 /// Largest rate of false alarms that may be asked for, per camera and day: one a second.
 pub const FALSE_ALARMS_PER_DAY_MAX: f64 = 86_400.0;
+
+// --- feedback
+
+/// Features that one detection keeps for feedback, bytes. Ten minutes of the method's profile (640
+/// numbers a segment) take 1 MB; with many heads or prompts it is less time than configured.
+pub const FEEDBACK_RING_MAX_BYTES: usize = 16 << 20;
+
+/// Segments of a detection whose place in time is remembered, with features or without: 3.6 hours.
+pub const FEEDBACK_SEGMENTS_MAX: usize = 8192;
+
+/// Events of a detection that a verdict may name; the oldest are forgotten first.
+pub const FEEDBACK_EVENTS_MAX: usize = 1024;
+
+/// Detections that ended and may still get verdicts; the oldest are forgotten first.
+pub const FEEDBACK_ENDED_MAX: usize = 256;
+
+/// What these keep together, bytes; past it the oldest are forgotten as well.
+pub const FEEDBACK_ENDED_MAX_BYTES: usize = 256 << 20;
+
+/// Longest ring that an operator may set, minutes: two hours of the method's profile fit its bytes.
+pub const FEEDBACK_RING_MAX_MINUTES: f64 = 120.0;
+
+/// Longest time after its end that a detection may be kept, seconds.
+pub const FEEDBACK_KEEP_MAX_SECONDS: f64 = 86_400.0;
+
+/// Segments that one report stores, the newest of those it speaks of: 1.8 hours.
+pub const FEEDBACK_REPORT_SEGMENTS_MAX: usize = 4096;
+
+/// Largest file of a report, bytes: all that a ring can hold, and 8 MiB to describe it.
+pub const FEEDBACK_REPORT_MAX_BYTES: u64 = 24 << 20;
+
+/// Most samples that an operator may have stored: 2.5 GB of the method's profile.
+pub const FEEDBACK_SAMPLES_MAX: usize = 1_000_000;
+
+/// Profiles whose estimated precision is exported: each name is a time series.
+pub const FEEDBACK_PROFILES_LABELLED_MAX: usize = 64;
+
+/// A session's or an event's id in a report, bytes: 32 hex digits, or 20 decimal ones.
+pub const FEEDBACK_ID_MAX_BYTES: usize = 64;
+
+/// Verdicts that are written at a time: each is one small file, and they take turns anyway.
+pub const FEEDBACK_WRITERS_MAX: usize = 4;
+
+/// Longest wait of a verdict for its turn.
+pub const FEEDBACK_WRITE_WAIT: Duration = Duration::from_secs(10);

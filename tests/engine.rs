@@ -120,7 +120,7 @@ async fn a_batch_equals_its_singles_and_only_equals_share_a_pass() {
         tickets.push(bench.handle.submit(job).await.unwrap());
     }
     let mut other = job(60, Lane::Live, 77);
-    other.heads = HeadSelection::Only(vec![HeadId { layer: 0, head: 1 }]);
+    other.prompts = vec!["anything else?".to_owned()].into();
     let other = bench.handle.submit(other).await.unwrap();
     let mut longer = job(70, Lane::Live, 78);
     longer.clip.frames.push(longer.clip.frames[0].clone());
@@ -137,6 +137,119 @@ async fn a_batch_equals_its_singles_and_only_equals_share_a_pass() {
         batches,
         [vec![1], vec![10, 20, 30, 40], vec![50], vec![60], vec![70]]
     );
+}
+
+fn only(heads: &[[usize; 2]]) -> HeadSelection {
+    HeadSelection::Only(heads.iter().copied().map(HeadId::from).collect())
+}
+
+/// Segments of profiles that share prompts: other heads, other orders, shallow and deep.
+fn selections() -> [HeadSelection; 4] {
+    [
+        only(&[[1, 0]]),
+        only(&[[2, 1], [0, 0], [1, 1]]),
+        only(&[[0, 0]]),
+        only(&[[1, 1], [1, 0]]),
+    ]
+}
+
+#[tokio::test]
+async fn one_pass_serves_profiles_that_share_prompts() {
+    let mut config = config();
+    config.max_batch = 4;
+    let bench = bench(config).await;
+    let mut singles = Vec::new();
+    for (grey, heads) in (10..).zip(selections()) {
+        let mut job = job(grey, Lane::Live, 0);
+        job.heads = heads;
+        let ticket = bench.handle.submit(job).await.unwrap();
+        singles.push(ticket.await.unwrap());
+    }
+    let held = bench.hold().await;
+    bench.log.lock().unwrap().clear();
+    let mut tickets = Vec::new();
+    for (n, (grey, heads)) in (10..).zip(selections()).enumerate() {
+        let mut job = job(grey, Lane::Live, n as u64);
+        job.heads = heads;
+        tickets.push(bench.handle.submit(job).await.unwrap());
+    }
+    bench.turnstile.open();
+    held.await.unwrap();
+    for (ticket, single) in tickets.into_iter().zip(singles) {
+        assert_eq!(ticket.await.unwrap(), single);
+    }
+    assert_eq!(bench.logged(), [vec![1], vec![10, 11, 12, 13]]);
+}
+
+#[tokio::test]
+async fn all_heads_and_a_few_share_a_pass() {
+    let mut probe = FakeProbe::new();
+    probe.info.resident_layers = probe.info.layers;
+    let (turnstile, log) = (probe.turnstile.clone(), probe.log.clone());
+    let mut config = config();
+    config.max_batch = 2;
+    let engine = Engine::start(Box::new(probe), config).unwrap();
+    let handle = engine.handle();
+    handle.ready().await.unwrap();
+    let asked = [only(&[[3, 1], [0, 1]]), HeadSelection::All];
+    let job_of = |n: usize| {
+        let mut job = job(20, Lane::Offline, n as u64);
+        job.heads = asked[n].clone();
+        job
+    };
+    let mut singles = Vec::new();
+    for n in 0..asked.len() {
+        let ticket = handle.submit(job_of(n)).await.unwrap();
+        singles.push(ticket.await.unwrap());
+    }
+    turnstile.close();
+    let held = handle.submit(job(1, Lane::Upload, 999)).await.unwrap();
+    tokio::task::spawn_blocking({
+        let turnstile = turnstile.clone();
+        move || turnstile.wait_for_arrival()
+    })
+    .await
+    .unwrap();
+    log.lock().unwrap().clear();
+    let mut tickets = Vec::new();
+    for n in 0..asked.len() {
+        tickets.push(handle.submit(job_of(n)).await.unwrap());
+    }
+    turnstile.open();
+    held.await.unwrap();
+    for (ticket, single) in tickets.into_iter().zip(singles) {
+        assert_eq!(ticket.await.unwrap(), single);
+    }
+    assert_eq!(*log.lock().unwrap(), [vec![1], vec![20, 20]]);
+}
+
+#[tokio::test]
+async fn a_failed_union_is_run_again_with_each_ones_own_heads() {
+    let mut config = config();
+    config.max_batch = 4;
+    let bench = bench(config).await;
+    let held = bench.hold().await;
+    let mut tickets = Vec::new();
+    let greys = [10, FAIL, 30, PANIC];
+    for (n, (grey, heads)) in greys.into_iter().zip(selections()).enumerate() {
+        let mut job = job(grey, Lane::Live, n as u64);
+        job.heads = heads;
+        tickets.push(bench.handle.submit(job).await.unwrap());
+    }
+    bench.turnstile.open();
+    held.await.unwrap();
+    let mut results = Vec::new();
+    for ticket in tickets {
+        results.push(ticket.await.map_err(|error| error.kind()));
+    }
+    assert_eq!(results[1], Err(Kind::DataLoss));
+    assert_eq!(results[3], Err(Kind::Internal));
+    for n in [0, 2] {
+        let mut job = job(greys[n], Lane::Live, 0);
+        job.heads = selections()[n].clone();
+        let single = bench.handle.submit(job).await.unwrap().await.unwrap();
+        assert_eq!(results[n].as_ref(), Ok(&single));
+    }
 }
 
 #[tokio::test]

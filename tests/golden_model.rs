@@ -4,16 +4,22 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use headhunt::{
-    engine::probe::{Clip, HeadProbe},
-    error::Kind,
+    engine::{
+        Engine, EngineConfig, Job, Lane,
+        probe::{Clip, HeadProbe, ProbeInfo},
+    },
+    error::{Kind, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
     media::RgbImage,
     model::{DeviceSpec, InternVl, LoadOptions, internvl::OutputHead, pixels},
 };
+
+use tokio_util::sync::CancellationToken;
 
 mod checkpoint;
 use checkpoint::{Stored, edit_config, read_tensors, write_checkpoint};
@@ -422,6 +428,98 @@ fn a_batch_equals_its_singles() {
             }
             assert!(largest_difference(&together[0].data, &together[2].data) > 1e-3);
         }
+    }
+}
+
+/// Writes down which heads each pass extracts, and of how many clips.
+struct Watched {
+    model: InternVl,
+    passes: Arc<Mutex<Vec<(usize, HeadSelection)>>>,
+}
+
+impl HeadProbe for Watched {
+    fn info(&self) -> &ProbeInfo {
+        self.model.info()
+    }
+
+    fn probe(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<Vec<HeadFeatures>> {
+        let pass = (clips.len(), heads.clone());
+        self.passes.lock().unwrap().push(pass);
+        self.model.probe(clips, prompts, heads)
+    }
+
+    fn fingerprint(&self, layers: usize) -> Result<String> {
+        self.model.fingerprint(layers)
+    }
+}
+
+#[tokio::test]
+async fn a_pass_of_several_profiles_equals_separate_passes() {
+    for (dir, tensors) in CASES {
+        let (model, reference) = (load(&checkpoint_dir(dir)), Reference::read(tensors));
+        let clip = reference.clip(model.info().image_side as u32);
+        let (layers, heads) = (model.info().layers, model.info().heads);
+        let id = |layer, head| HeadId { layer, head };
+        let selections = [
+            vec![id(0, 1)],
+            vec![id(layers - 1, heads - 1), id(0, 1), id(1, 0)],
+            vec![id(1, 1), id(0, 0)],
+        ];
+        let prompts = questions(2);
+        let clips = [clip.clone(), inverted(&clip), clip];
+        let separate: Vec<HeadFeatures> = clips
+            .iter()
+            .zip(&selections)
+            .map(|(clip, heads)| {
+                let only = HeadSelection::Only(heads.clone());
+                let clips = std::slice::from_ref(clip);
+                model.probe(clips, &prompts, &only).unwrap().remove(0)
+            })
+            .collect();
+        let passes = Arc::new(Mutex::new(Vec::new()));
+        let engine = Engine::start(
+            Box::new(Watched {
+                model,
+                passes: passes.clone(),
+            }),
+            EngineConfig {
+                warm_up: false,
+                max_batch: clips.len(),
+                // A full batch waits no longer.
+                batch_wait: Duration::from_secs(60),
+                ..EngineConfig::default()
+            },
+        )
+        .unwrap();
+        let handle = engine.handle();
+        let mut tickets = Vec::new();
+        for (clip, heads) in clips.iter().zip(&selections) {
+            let job = Job {
+                clip: clip.clone(),
+                prompts: prompts.clone().into(),
+                heads: HeadSelection::Only(heads.clone()),
+                lane: Lane::Live,
+                stream: handle.new_stream(),
+                deadline: None,
+                cancel: CancellationToken::new(),
+            };
+            tickets.push(handle.submit(job).await.unwrap());
+        }
+        let mut together = Vec::new();
+        for ticket in tickets {
+            together.push(ticket.await.unwrap());
+        }
+        equal_features(&together, &separate);
+        let mut union = selections.concat();
+        union.sort_unstable();
+        union.dedup();
+        let expected = [(clips.len(), HeadSelection::Only(union))];
+        assert_eq!(*passes.lock().unwrap(), expected);
     }
 }
 

@@ -423,19 +423,6 @@ async fn bytes_that_are_no_message_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_this_version_does_not_do_says_so_by_name() {
-    let server = TestServer::start("").await;
-    let mut client = server.client().await;
-    let status = client
-        .report_feedback(proto::ReportFeedbackRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("ReportFeedback"));
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn info_tells_model_profile_and_capacity() {
     let server =
         TestServer::start("streams.max_streams = 5\nengine.queue_capacity_segments = 9").await;

@@ -13,7 +13,7 @@ use common::{
     server::TestServer,
     within,
 };
-use headhunt::telemetry::exporter;
+use headhunt::{rpc::proto, telemetry::exporter};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -48,11 +48,13 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
     drop(free);
     exporter::start(address).unwrap();
     assert!(exporter::start(address).is_err());
-    let server = TestServer::start("").await;
+    let dir = tempfile::tempdir().unwrap();
+    let toml = format!("feedback.dir = '{}'", dir.path().display());
+    let server = TestServer::start(&toml).await;
     let mut client = server.client().await;
 
     let bytes = flash(2, 2, 5);
-    detect(&mut client, open(""), &bytes, 33).await.unwrap();
+    let seen = detect(&mut client, open(""), &bytes, 33).await.unwrap();
     send_all(&mut client, vec![chunk(b"x")]).await.unwrap_err();
     send_all(&mut client, vec![open("nobody")])
         .await
@@ -121,6 +123,51 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
         line.contains('{') && !line.starts_with("headhunt_") && !line.starts_with('#')
     });
     assert_eq!(strange, None);
+
+    // Verdicts: an event that was one after all, an interval, and one on nothing.
+    let mut verdict = proto::ReportFeedbackRequest {
+        session_id: seen.opened().session_id.clone(),
+        event_id: "0".into(),
+        ..Default::default()
+    };
+    for judged in [
+        proto::FeedbackVerdict::FalseAlarm,
+        proto::FeedbackVerdict::Confirmed,
+    ] {
+        verdict.verdict = judged.into();
+        let report = client.report_feedback(verdict.clone());
+        within("ReportFeedback", report).await.unwrap();
+    }
+    verdict.event_id = "9".into();
+    let report = client.report_feedback(verdict);
+    within("ReportFeedback", report).await.unwrap_err();
+    let store = server.feedback.as_ref().unwrap().store();
+    store.samples_for("another model", &[], "", 16).unwrap();
+    let text = scrape(address).await;
+    let is = |series: &str, expected: f64| {
+        assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
+    };
+    is(
+        r#"headhunt_rpcs_total{method="ReportFeedback",code="ok"}"#,
+        2.0,
+    );
+    is(
+        r#"headhunt_rpcs_total{method="ReportFeedback",code="not_found"}"#,
+        1.0,
+    );
+    is(r#"headhunt_feedback_total{verdict="confirmed"}"#, 1.0);
+    is(r#"headhunt_feedback_total{verdict="false_alarm"}"#, 1.0);
+    is(
+        r#"headhunt_feedback_segments_total{features="stored"}"#,
+        4.0,
+    );
+    is(
+        r#"headhunt_feedback_segments_total{features="missing"}"#,
+        0.0,
+    );
+    is("headhunt_feedback_samples", 2.0);
+    is("headhunt_feedback_samples_unusable", 2.0);
+    is(r#"headhunt_feedback_precision_ratio{profile="cam"}"#, 1.0);
 
     // A running stream shows, and its end too. The model is held, so that it cannot end well.
     server.probe.hold();

@@ -35,9 +35,11 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("hunt", &["score", "profile", "eval"]),
         ("eval", &[]),
         ("report", &["eval"]),
+        ("feedback", &["profile", "segment", "score", "telemetry"]),
         (
             "pipeline",
             &[
+                "feedback",
                 "video",
                 "segment",
                 "model",
@@ -54,6 +56,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "rpc",
             &[
                 "pipeline",
+                "feedback",
                 "config",
                 "telemetry",
                 "engine",
@@ -70,6 +73,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "config",
+                "feedback",
                 "telemetry",
                 "video",
                 "segment",

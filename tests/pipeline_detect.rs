@@ -85,6 +85,7 @@ fn detection(profile: Profile, provisional: bool) -> Detection {
         lane: Lane::Upload,
         max_delay: None,
         follow: None,
+        recorder: None,
     }
 }
 

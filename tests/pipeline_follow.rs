@@ -85,6 +85,7 @@ impl Bench {
             },
             lane: Lane::Upload,
             max_delay: None,
+            recorder: None,
             follow,
         };
         let (sender, mut receiver) = mpsc::channel(8);

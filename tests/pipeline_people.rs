@@ -218,6 +218,7 @@ impl Bench {
             lane: Lane::Live,
             max_delay,
             follow: None,
+            recorder: None,
         };
         let running = tokio::spawn(run(
             Box::new(move || Ok(Box::new(film) as Box<dyn MediaSource>)),

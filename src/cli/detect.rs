@@ -152,6 +152,7 @@ async fn detect_video(
         lane: Lane::Offline,
         max_delay: None,
         follow: None,
+        recorder: None,
     };
     let running = tokio::spawn(detect::run(
         Box::new(move || open(&path, token)),

@@ -9,9 +9,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::SystemClock,
     config::{DeviceChoice, Environment, LogFormat, Overrides, Settings},
     engine::{Engine, EngineConfig, EngineHandle, probe::HeadProbe},
     error::{Error, Kind, Result, ResultExt as _},
+    feedback::Feedback,
     model::{
         DeviceSpec, InternVl, LoadOptions,
         config::ModelConfig,
@@ -84,10 +86,17 @@ pub fn run(args: Args) -> Result<()> {
     let found = Found::read(&settings)?;
     // Addresses first: that one is taken should not be learnt after minutes of loading.
     let listener = runtime.block_on(listen(&settings))?;
+    // After the exporter, which would not know what was counted before it.
+    let feedback = rpc::open_feedback(&settings.feedback, SystemClock::shared())?;
     let probe = load(&settings, &environment, &found)?;
     let config = engine_config(&settings, &probe.info().device, &found);
     let engine = Engine::start(Box::new(probe), config)?;
-    let served = runtime.block_on(serve(&settings, engine.handle(), found, media, listener));
+    let doors = Doors {
+        media,
+        feedback,
+        listener,
+    };
+    let served = runtime.block_on(serve(&settings, engine.handle(), found, doors));
     let stopped = engine.shutdown();
     runtime.shutdown_timeout(RUNTIME_END);
     served.and(stopped)
@@ -112,12 +121,18 @@ async fn listen(settings: &Settings) -> Result<TcpListener> {
     Ok(listener)
 }
 
+/// What is ready before the model is.
+struct Doors {
+    media: Arc<dyn OpenMedia>,
+    feedback: Option<Arc<Feedback>>,
+    listener: TcpListener,
+}
+
 async fn serve(
     settings: &Settings,
     engine: EngineHandle,
     found: Found,
-    media: Arc<dyn OpenMedia>,
-    listener: TcpListener,
+    doors: Doors,
 ) -> Result<()> {
     let shutdown = CancellationToken::new();
     let signals = tokio::spawn(end_on_signal(shutdown.clone()));
@@ -136,9 +151,10 @@ async fn serve(
     let parts = Parts {
         engine,
         profiles,
-        media,
+        media: doors.media,
+        feedback: doors.feedback,
     };
-    let served = rpc::serve(settings, parts, listener, shutdown).await;
+    let served = rpc::serve(settings, parts, doors.listener, shutdown).await;
     signals.abort();
     served
 }
@@ -284,7 +300,7 @@ fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConf
 
 #[cfg(feature = "video")]
 fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> {
-    use crate::{clock::SystemClock, net, rtsp, web};
+    use crate::{net, rtsp, web};
     let set = &settings.video;
     let cameras = &settings.cameras;
     let defaults = crate::video::VideoLimits::default();

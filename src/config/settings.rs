@@ -29,6 +29,8 @@ pub struct Settings {
     pub sources: SourceSettings,
     /// Live sources.
     pub cameras: CameraSettings,
+    /// Verdicts of people.
+    pub feedback: FeedbackSettings,
     /// The transport.
     pub http2: Http2Settings,
     /// The end.
@@ -242,6 +244,22 @@ pub struct CameraSettings {
     pub capacity_share: f64,
 }
 
+/// Verdicts of people.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedbackSettings {
+    /// Directory of the verdicts; `None`: there is no feedback.
+    #[serde(deserialize_with = "optional")]
+    pub dir: Option<PathBuf>,
+    /// Media time of a stream that a verdict can reach back, minutes; 0: there is no feedback.
+    pub ring_minutes: f64,
+    /// How long after its end a stream may still get verdicts.
+    #[serde(rename = "keep_after_end_s", deserialize_with = "seconds")]
+    pub keep_after_end: Duration,
+    /// Samples that are stored.
+    pub max_samples: usize,
+}
+
 /// The transport.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -359,6 +377,22 @@ impl Settings {
             )
             .with_field("sources.file_roots"));
         }
+        let f = &self.feedback;
+        within(
+            "feedback.ring_minutes",
+            f.ring_minutes,
+            0.0..=limits::FEEDBACK_RING_MAX_MINUTES,
+        )?;
+        lasts(
+            "feedback.keep_after_end_s",
+            f.keep_after_end,
+            0.0..=limits::FEEDBACK_KEEP_MAX_SECONDS,
+        )?;
+        within(
+            "feedback.max_samples",
+            f.max_samples,
+            1..=limits::FEEDBACK_SAMPLES_MAX,
+        )?;
         let h = &self.http2;
         lasts(
             "http2.keepalive_interval_s",

@@ -75,11 +75,10 @@ pub struct Job {
 }
 
 impl Job {
-    /// Whether both can share a pass.
+    /// Whether both can share a pass. Their heads may differ: the pass extracts the heads of both.
     pub(super) fn fits(&self, other: &Job) -> bool {
         self.clip.frames.len() == other.clip.frames.len()
             && (Arc::ptr_eq(&self.prompts, &other.prompts) || self.prompts == other.prompts)
-            && self.heads == other.heads
     }
 
     /// Refuses what the model could not run, before it waits and before it can spoil a batch.

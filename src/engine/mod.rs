@@ -4,8 +4,9 @@
 //! submit ─▶ room in the lane? ─▶ lanes (live, upload, offline) ─▶ batch ─▶ HeadProbe ─▶ Ticket
 //! ```
 //!
-//! A segment waits at most so long, leaves the queue when its caller leaves, and fails alone: a
-//! batch that fails is run again one by one. [`probe`] is the seam to the model: it names neither
+//! Segments with equal prompts share a pass, which extracts the heads that any of them wants. A
+//! segment waits at most so long, leaves the queue when its caller leaves, and fails alone: a batch
+//! that fails is run again one by one. [`probe`] is the seam to the model: it names neither
 //! candle nor tonic.
 
 mod config;
@@ -15,6 +16,7 @@ mod job;
 pub mod probe;
 mod pulse;
 mod queue;
+mod union;
 mod worker;
 
 pub use config::EngineConfig;

@@ -20,6 +20,7 @@ use super::{
     EngineConfig,
     gate::{FingerprintRequest, Gate, Running, Work},
     probe::{Clip, HeadProbe},
+    union,
 };
 
 pub(super) struct Worker {
@@ -120,6 +121,7 @@ impl Worker {
         }
     }
 
+    /// Runs these in one pass; their clips and prompts fit together.
     fn probe_jobs(&self, jobs: &[Running]) -> Result<Vec<HeadFeatures>> {
         let Some(first) = jobs.first() else {
             return Ok(Vec::new());
@@ -128,7 +130,17 @@ impl Worker {
             .iter()
             .map(|running| running.job.clip.clone())
             .collect();
-        self.probe_all(&clips, &first.job.prompts, &first.job.heads)
+        let prompts = &first.job.prompts;
+        let selections = || jobs.iter().map(|running| &running.job.heads);
+        if selections().all(|heads| *heads == first.job.heads) {
+            return self.probe_all(&clips, prompts, &first.job.heads);
+        }
+        let union = union::union(selections());
+        self.probe_all(&clips, prompts, &union)?
+            .into_iter()
+            .zip(selections())
+            .map(|(features, own)| union::gather(features, &union, own, self.probe.info()))
+            .collect()
     }
 
     fn probe_all(

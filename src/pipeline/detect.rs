@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{EngineHandle, Job, Lane, Ticket},
     error::{Error, Kind, Result},
+    feedback::Recorder,
     head::HeadFeatures,
     limits::OUTSTANDING_SEGMENTS_MAX,
     media::{FrameStamp, Gap, MediaInfo, SourceState},
@@ -66,6 +67,8 @@ pub struct Detection {
     /// submitted to the model. They must fit it. One that cuts video otherwise is left out, with a
     /// warning in the log. `None`: the profile stays.
     pub follow: Option<watch::Receiver<Arc<Profile>>>,
+    /// Keeps what segments were scored from, for verdicts on them.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 /// Runs a detection to its end and returns what its last event, the summary, says.
@@ -468,15 +471,25 @@ impl Session {
         }
         let p = sum / features.prompts as f64;
         self.scored = Some((stamps.number, p));
-        let outputs = self.locate(stamps, p)?;
+        let outputs = self.locate(stamps, p, Some(features))?;
         metrics::stage(Timed::Score, started.elapsed());
         Ok(outputs)
     }
 
-    fn locate(&mut self, stamps: Stamps, p: f64) -> Result<Vec<LocatorOutput>> {
+    /// What the locator makes of a segment's p; without `features` it repeats another's.
+    fn locate(
+        &mut self,
+        stamps: Stamps,
+        p: f64,
+        features: Option<&HeadFeatures>,
+    ) -> Result<Vec<LocatorOutput>> {
         let mut span = stamps.span()?;
         span.run = span.run.saturating_add(self.shed_runs);
         let outputs = locator(&mut self.locator)?.push(span, p)?;
+        if let Some(recorder) = &self.detection.recorder {
+            let z = features.map(|features| features.data.as_slice());
+            recorder.segment(&self.detection.profile, stamps.number, span, p, z);
+        }
         self.unfinal.push_back((self.located, stamps));
         self.located += 1;
         self.summary.segments += 1;
@@ -490,7 +503,7 @@ impl Session {
             Some((number, p)) if number == of => {
                 metrics::segment(Outcome::Gated);
                 self.summary.segments_gated += 1;
-                let outputs = self.locate(stamps, p)?;
+                let outputs = self.locate(stamps, p, None)?;
                 self.deliver(outputs).await
             }
             _ => match Shed::of(&stamps.frames) {
@@ -613,6 +626,9 @@ impl Session {
     /// Tells people of an event.
     async fn tell(&mut self, event: DetectEvent) -> Result<()> {
         let starts = matches!(event, DetectEvent::EventStarted(_));
+        if let (Some(recorder), Some(told)) = (&self.detection.recorder, event.told()) {
+            recorder.event(told);
+        }
         match &event {
             DetectEvent::EventStarted(_) => metrics::event_started(),
             DetectEvent::EventEnded(_, reason, _) if *reason != EndReason::NotConfirmed => {

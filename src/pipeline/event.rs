@@ -86,3 +86,15 @@ pub enum DetectEvent {
     /// Last.
     Summary(Summary),
 }
+
+impl DetectEvent {
+    /// The event that people are told of here, as it is now.
+    pub fn told(&self) -> Option<&Event> {
+        match self {
+            DetectEvent::EventStarted(event)
+            | DetectEvent::EventUpdated(event)
+            | DetectEvent::EventEnded(event, ..) => Some(event),
+            _ => None,
+        }
+    }
+}

@@ -12,6 +12,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::{
     admission::Admission,
     deadline,
+    feedback::Verdicts,
     proto::{self, detection_service_server::DetectionService},
     responses::{Responses, WatchResponses, responses},
     session::{Asked, Session, SessionId, Shared},
@@ -19,8 +20,8 @@ use super::{
 };
 use crate::{
     config::StreamSettings,
-    error::{Error, Result},
-    telemetry::server::rpc_ended,
+    error::{Error, Kind, Result},
+    telemetry::server::{RpcRunning, rpc_ended},
 };
 
 /// The service.
@@ -28,6 +29,7 @@ pub(super) struct DetectionHandler {
     pub admission: Admission,
     pub responses: StreamSettings,
     pub started: SystemTime,
+    pub verdicts: Verdicts,
     pub shared: Arc<Shared>,
 }
 
@@ -100,10 +102,23 @@ impl DetectionService for DetectionHandler {
 
     async fn report_feedback(
         &self,
-        _: Request<proto::ReportFeedbackRequest>,
+        request: Request<proto::ReportFeedbackRequest>,
     ) -> Result<Response<proto::ReportFeedbackResponse>, Status> {
-        let error = Error::unimplemented("ReportFeedback is not part of this version");
-        Err(refused("ReportFeedback", &SessionId::random(), &error))
+        let counted = RpcRunning::begin("ReportFeedback");
+        match self.verdicts.take(request.into_inner()).await {
+            Ok(response) => {
+                counted.ended(label(Code::Ok));
+                Ok(Response::new(response))
+            }
+            Err(error) => {
+                let id = SessionId::random();
+                if matches!(error.kind(), Kind::Internal | Kind::DataLoss) {
+                    tracing::error!(session = %id, "feedback: {error:#}");
+                }
+                counted.ended(label(code(error.kind())));
+                Err(status(&error, id.as_str()))
+            }
+        }
     }
 
     async fn get_info(

@@ -12,6 +12,7 @@ mod connections;
 mod convert;
 mod deadline;
 mod detection;
+mod feedback;
 mod health;
 mod open;
 mod options;
@@ -26,6 +27,7 @@ mod uri;
 #[cfg(feature = "video")]
 mod web;
 
+pub use feedback::open_feedback;
 pub use profiles::{Listed, Profiles, Ready};
 pub use server::{Parts, serve};
 pub use source::OpenMedia;

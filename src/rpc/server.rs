@@ -13,6 +13,7 @@ use super::{
     admission::Admission,
     connections,
     detection::DetectionHandler,
+    feedback::Verdicts,
     health,
     profiles::Profiles,
     proto::{
@@ -26,6 +27,7 @@ use crate::{
     config::Settings,
     engine::EngineHandle,
     error::{Kind, Result, ResultExt as _},
+    feedback::Feedback,
     limits,
 };
 
@@ -37,6 +39,8 @@ pub struct Parts {
     pub profiles: Arc<Profiles>,
     /// Turns uploads into frames.
     pub media: Arc<dyn OpenMedia>,
+    /// Takes verdicts on events; see [`open_feedback`](super::open_feedback).
+    pub feedback: Option<Arc<Feedback>>,
 }
 
 /// Serves until `shutdown` fires and the running detections have ended: by themselves within the
@@ -64,10 +68,12 @@ pub async fn serve(
         admission: admission.clone(),
         responses: settings.streams.clone(),
         started: SystemTime::now(),
+        verdicts: Verdicts::new(parts.feedback.clone(), &settings.feedback),
         shared: Arc::new(Shared {
             engine: parts.engine.clone(),
             profiles: parts.profiles,
             media: parts.media,
+            feedback: parts.feedback,
             open_timeout: settings.streams.open_timeout,
             sources: settings.sources.clone(),
             cameras: settings.cameras.clone(),

@@ -30,6 +30,7 @@ use crate::{
     config::{CameraSettings, SourceSettings},
     engine::{EngineHandle, Lane},
     error::{Error, Kind, Result},
+    feedback::Feedback,
     limits,
     media::MediaSource,
     pipeline::{
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     pub engine: EngineHandle,
     pub profiles: Arc<Profiles>,
     pub media: Arc<dyn OpenMedia>,
+    pub feedback: Option<Arc<Feedback>>,
     pub open_timeout: Duration,
     pub upload_buffer_bytes: usize,
     pub sources: SourceSettings,
@@ -126,7 +128,7 @@ impl Session {
         let cancel = CancellationToken::new();
         // Cancels the work on every way out, a panic included.
         let cancel_on_exit = cancel.clone().drop_guard();
-        let method = asked.method();
+        let counted = server::RpcRunning::begin(asked.method());
         let mut work = Work {
             job: None,
             cancel: cancel.clone(),
@@ -147,7 +149,7 @@ impl Session {
             .as_ref()
             .map_or_else(|error| super::status::code(error.kind()), |_| Code::Ok);
         report(&outcome);
-        server::rpc_ended(method, label(ended));
+        counted.ended(label(ended));
         drop(responder);
         // A client that has left needs no status.
         let _ = end.send(
@@ -211,7 +213,12 @@ impl Work {
             profile: profile.name().to_owned(),
             profile_version: profile.version().to_owned(),
         };
+        let camera = match &input {
+            Input::Uri(source) => Some(source.shown()),
+            Input::Upload(_) => None,
+        };
         let source = self.source(shared, input, &profile, requests)?;
+        let recorder = shared.feedback.as_ref();
         let live = source.max_delay.is_some();
         let detection = Detection {
             profile: profile.profile(),
@@ -219,6 +226,7 @@ impl Work {
             lane: source.lane,
             max_delay: source.max_delay,
             follow,
+            recorder: recorder.map(|feedback| feedback.recorder(id.as_str(), camera)),
         };
         let (events, received) = mpsc::channel(limits::EVENT_QUEUE);
         let job = detect::run(

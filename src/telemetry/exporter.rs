@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
-use super::{metrics as recorded, server};
+use super::{feedback, metrics as recorded, server};
 use crate::error::{Kind, Result, ResultExt as _};
 
 /// Waits of a segment for the model, seconds: from an idle GPU to a loaded CPU.
@@ -61,5 +61,6 @@ pub fn start(listen: SocketAddr) -> Result<()> {
     })?;
     recorded::describe();
     server::describe();
+    feedback::describe();
     Ok(())
 }

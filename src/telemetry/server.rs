@@ -100,3 +100,37 @@ impl Drop for StreamRunning {
         histogram!(STREAM_SECONDS).record(self.0.elapsed().as_secs_f64());
     }
 }
+
+/// Counts an RPC once, however it ends.
+#[must_use = "an RPC that is dropped counts as cancelled"]
+#[derive(Debug)]
+pub struct RpcRunning {
+    method: &'static str,
+    ended: bool,
+}
+
+impl RpcRunning {
+    /// One that begins; `method` as in [`rpc_ended`].
+    pub fn begin(method: &'static str) -> Self {
+        RpcRunning {
+            method,
+            ended: false,
+        }
+    }
+
+    /// It ended with this code.
+    pub fn ended(mut self, code: &'static str) {
+        self.ended = true;
+        rpc_ended(self.method, code);
+    }
+}
+
+impl Drop for RpcRunning {
+    /// Without a word: its client left, or its task panicked.
+    fn drop(&mut self) {
+        if !self.ended {
+            let panicked = std::thread::panicking();
+            rpc_ended(self.method, if panicked { "internal" } else { "cancelled" });
+        }
+    }
+}

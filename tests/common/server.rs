@@ -3,8 +3,10 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use headhunt::{
+    clock::SystemClock,
     config::{Environment, Overrides, Settings},
     engine::{Engine, EngineConfig, EngineHandle},
+    feedback::Feedback,
     profile::{Edge, LocatorParams, ModelBinding, Profile, ProfileStore, SCHEMA, ScorerParams},
     rpc::{
         self, OpenMedia, Parts, Profiles,
@@ -30,6 +32,8 @@ pub struct TestServer {
     pub probe: Arc<Control>,
     pub engine: EngineHandle,
     pub profiles: Arc<Profiles>,
+    /// Where the settings ask for it.
+    pub feedback: Option<Arc<Feedback>>,
     pub shutdown: CancellationToken,
     served: Option<JoinHandle<headhunt::error::Result<()>>>,
     owner: std::sync::Mutex<Option<Engine>>,
@@ -148,12 +152,14 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
+        let feedback = rpc::open_feedback(&settings.feedback, SystemClock::shared()).unwrap();
         let served = {
             let shutdown = shutdown.clone();
             let parts = Parts {
                 engine: engine.clone(),
                 profiles: profiles.clone(),
                 media,
+                feedback: feedback.clone(),
             };
             tokio::spawn(async move { rpc::serve(&settings, parts, listener, shutdown).await })
         };
@@ -162,6 +168,7 @@ impl TestServer {
             probe,
             engine,
             profiles,
+            feedback,
             shutdown,
             served: Some(served),
             owner: std::sync::Mutex::new(Some(owner)),
