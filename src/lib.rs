@@ -14,7 +14,8 @@
 //! - [`hunt`]: features and labels to ranked heads, a fitted scorer and a calibrated locator; pure.
 //! - [`profile`]: what hunting found, as a checksummed file.
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
-//! - [`pipeline`]: composes the rooms into jobs.
+//! - [`pipeline`]: composes the rooms into detections, hunts and calibrations.
+//! - [`library`]: labelled clips on disk, and the features kept of them.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
 //! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
 //!   the rules.
@@ -28,6 +29,7 @@ pub mod eval;
 pub mod head;
 pub mod hunt;
 pub mod intervals;
+pub mod library;
 pub mod limits;
 pub mod media;
 pub mod model;

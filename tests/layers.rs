@@ -46,9 +46,11 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "telemetry",
             ],
         ),
+        ("library", &["engine", "eval", "score", "segment"]),
         (
             "rpc",
             &[
+                "library",
                 "pipeline",
                 "config",
                 "telemetry",
@@ -73,6 +75,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "profile",
                 "hunt",
                 "eval",
+                "library",
                 "pipeline",
                 "rpc",
                 "rtsp",
