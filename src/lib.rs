@@ -16,6 +16,7 @@
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
 //! - [`pipeline`]: composes the rooms into detections, hunts and calibrations.
 //! - [`library`]: labelled clips on disk, and the features kept of them.
+//! - [`jobs`]: hunts, calibrations and evaluations one after another, journaled on disk.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
 //! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
 //!   the rules.
@@ -29,6 +30,7 @@ pub mod eval;
 pub mod head;
 pub mod hunt;
 pub mod intervals;
+pub mod jobs;
 pub mod library;
 pub mod limits;
 pub mod media;

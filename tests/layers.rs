@@ -48,8 +48,15 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         ("library", &["engine", "eval", "score", "segment"]),
         (
+            "jobs",
+            &[
+                "library", "pipeline", "model", "engine", "hunt", "profile", "score", "segment",
+            ],
+        ),
+        (
             "rpc",
             &[
+                "jobs",
                 "library",
                 "pipeline",
                 "config",

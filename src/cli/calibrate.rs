@@ -153,7 +153,8 @@ pub fn run(args: Args) -> Result<()> {
         info,
         |layers| model.fingerprint(layers),
         &options,
-        &|_, _| (),
+        &cancel,
+        &|_, _, _| (),
     )?;
     calibration.profile.save(&args.out)?;
     print(&calibration, &args.out);

@@ -125,10 +125,11 @@ async fn serve(
         checked = Profiles::check(&found.active, found.profiles, &engine) => checked?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    let profiles = Arc::new(profiles.with_directory(settings.profiles.dir.clone()));
     let active = profiles.active();
     tracing::info!(
-        profile = active.name(),
-        version = active.version(),
+        profile = active.as_ref().map_or("none yet", |active| active.name()),
+        version = active.as_ref().map(|active| active.version()),
         model = engine.info().name,
         device = engine.info().device,
         "ready"
@@ -171,14 +172,25 @@ impl Found {
                 profiles: vec![(profile.name.clone(), Ok(Arc::new(profile)))],
             });
         }
-        let (Some(dir), Some(active)) = (&places.dir, &places.active) else {
+        // A server that calibrates may begin without any.
+        let may_be_none = settings.admin.dir.is_some();
+        let (Some(dir), Some(active)) = (
+            &places.dir,
+            places.active.clone().or(may_be_none.then(String::new)),
+        ) else {
+            if may_be_none {
+                return Ok(Found {
+                    active: String::new(),
+                    profiles: Vec::new(),
+                });
+            }
             return Err(Error::invalid(
                 "no profile: set profiles.file (or --profile), or profiles.dir and profiles.active; `headhunt calibrate` makes one",
             ));
         };
         let entries = ProfileStore::open(dir, None)?.list()?;
         Ok(Found {
-            active: active.clone(),
+            active,
             profiles: entries
                 .into_iter()
                 .map(|entry| (entry.name, entry.profile))
@@ -215,7 +227,12 @@ fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result
             ..HubOptions::default()
         },
     )?;
-    let resident_layers = found.layers(ModelConfig::load(&dir)?.text.layers);
+    let resident_layers = if settings.admin.dir.is_some() {
+        // Hunting reads the heads of every layer.
+        None
+    } else {
+        found.layers(ModelConfig::load(&dir)?.text.layers)
+    };
     let device = match settings.model.device {
         DeviceChoice::Auto => DeviceSpec::Auto,
         DeviceChoice::Cpu => DeviceSpec::Cpu,

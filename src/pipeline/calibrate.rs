@@ -4,6 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::probe::ProbeInfo,
@@ -14,7 +15,7 @@ use crate::{
         calibrate::{CalibrationVideo, LocatorFit, calibrate_locator},
         folds::out_of_fold,
     },
-    pipeline::{labelled::LabelledVideo, samples::SampleSet},
+    pipeline::{labelled::LabelledVideo, report::Report, samples::SampleSet},
     profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA},
     score::logistic::{FitOptions, Logistic},
     segment::SegmentRule,
@@ -87,6 +88,82 @@ impl CalibrateOptions {
     }
 }
 
+/// What a calibration is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalibrateStage {
+    /// Measuring heads.
+    Hunt,
+    /// Choosing K.
+    ChooseK,
+    /// Fitting the scorer.
+    Fit,
+    /// Calibrating the locator.
+    Locate,
+    /// Writing the report.
+    Report,
+}
+
+impl CalibrateStage {
+    /// For people and progress messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CalibrateStage::Hunt => "hunt",
+            CalibrateStage::ChooseK => "choose-k",
+            CalibrateStage::Fit => "fit",
+            CalibrateStage::Locate => "locate",
+            CalibrateStage::Report => "report",
+        }
+    }
+}
+
+/// Is told the stage, what of it is done, and all of it.
+pub type CalibrateProgress<'a> = &'a (dyn Fn(CalibrateStage, usize, usize) + Sync);
+
+/// A finished hunt.
+#[derive(Debug)]
+pub struct Hunted {
+    /// Every head's metrics.
+    pub hunt: HuntResult,
+    /// The same for people.
+    pub report: Report,
+    /// Things an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Ranks the heads.
+///
+/// Fails as [`hunt::hunt`], and with `Cancelled`.
+pub fn hunt_heads(
+    set: &SampleSet,
+    _videos: &[LabelledVideo],
+    _info: &ProbeInfo,
+    options: &CalibrateOptions,
+    cancel: &CancellationToken,
+    progress: CalibrateProgress,
+) -> Result<Hunted> {
+    let hunted = hunt::hunt(
+        &set.features,
+        &set.labels(),
+        Some(&set.names()),
+        &options.hunt,
+        &|done, total| progress(CalibrateStage::Hunt, done, total),
+    )?;
+    still_wanted(cancel)?;
+    progress(CalibrateStage::Report, 0, 1);
+    Ok(Hunted {
+        report: Report::of_hunt(set, &options.prompts, &hunted, &options.hunt)?,
+        warnings: hunted.notes.clone(),
+        hunt: hunted,
+    })
+}
+
+fn still_wanted(cancel: &CancellationToken) -> Result<()> {
+    if cancel.is_cancelled() {
+        return Err(Error::cancelled("the calibration was cancelled"));
+    }
+    Ok(())
+}
+
 /// A finished calibration.
 #[derive(Debug)]
 pub struct Calibration {
@@ -96,6 +173,8 @@ pub struct Calibration {
     pub hunt: HuntResult,
     /// How σ and τ were found.
     pub locator: LocatorFit,
+    /// The same for people.
+    pub report: Report,
     /// Things an operator should know.
     pub warnings: Vec<String>,
 }
@@ -108,25 +187,26 @@ pub fn calibrate(
     info: &ProbeInfo,
     fingerprint: impl FnOnce(usize) -> Result<String>,
     options: &CalibrateOptions,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    cancel: &CancellationToken,
+    progress: CalibrateProgress,
 ) -> Result<Calibration> {
     let labels = set.labels();
-    let names = set.names();
-    let hunted = hunt::hunt(
-        &set.features,
-        &labels,
-        Some(&names),
-        &options.hunt,
-        progress,
-    )?;
+    let Hunted {
+        hunt: hunted,
+        report,
+        mut warnings,
+    } = hunt_heads(set, videos, info, options, cancel, progress)?;
+    progress(CalibrateStage::Fit, 0, 1);
     let rows = set.gather(0, &hunted.expert_heads)?;
     let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
     let scorer = Logistic::fit(&rows, &labels, &options.fit)?;
     let groups: Vec<usize> = set.samples.iter().map(|s| s.video).collect();
     let p = out_of_fold(&rows, &labels, &groups, options.seed, &options.fit)?;
+    still_wanted(cancel)?;
+    progress(CalibrateStage::Locate, 0, 1);
     let locator = calibrate_locator(&validation_videos(set, videos, &p)?, options.edge)?;
+    still_wanted(cancel)?;
 
-    let mut warnings = hunted.notes.clone();
     warnings.extend(locator.warnings.iter().cloned());
     let layers = HeadSelection::Only(hunted.expert_heads.clone()).layers_needed(info.layers);
     let profile = Profile {
@@ -161,6 +241,7 @@ pub fn calibrate(
         profile,
         hunt: hunted,
         locator,
+        report,
         warnings,
     })
 }

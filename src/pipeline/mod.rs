@@ -3,12 +3,14 @@
 mod backlog;
 pub mod calibrate;
 pub mod detect;
+pub mod evaluate;
 pub mod event;
 pub mod labelled;
 pub mod offline;
 pub mod options;
 mod people;
 pub mod prepare;
+pub mod report;
 mod sample;
 pub mod samples;
 pub mod snapshot;

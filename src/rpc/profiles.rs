@@ -1,16 +1,27 @@
-//! The profiles that a request may name, checked against the resident model when the server starts.
+//! The profiles that a request may name, checked against the resident model.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use crate::{
     engine::EngineHandle,
     error::{Error, Kind, Result},
-    profile::Profile,
+    profile::{Profile, ProfileStore},
 };
 
-/// Profiles by name, one of them active.
+/// Profiles by name, of which one may be active.
 pub struct Profiles {
-    active: Ready,
+    state: RwLock<State>,
+    engine: EngineHandle,
+    /// Where new ones are written.
+    directory: Option<PathBuf>,
+}
+
+struct State {
+    active: Option<Ready>,
     by_name: BTreeMap<String, Entry>,
 }
 
@@ -47,8 +58,8 @@ impl Ready {
 impl Profiles {
     /// Checks every profile against the model of `engine`; waits for its warm-up pass.
     ///
-    /// Fails with the error of the profile `active` where that one is missing, damaged or made for
-    /// another model. Others in that state are logged, and refused when they are named.
+    /// An empty `active` is none. Fails with the error of the profile `active` where that one is
+    /// missing, damaged or made for another model. Others in that state are logged, and refused when they are named.
     pub async fn check(
         active: &str,
         found: Vec<(String, Result<Arc<Profile>>)>,
@@ -78,35 +89,106 @@ impl Profiles {
             };
             by_name.insert(name, entry);
         }
-        let active = chosen.ok_or_else(|| {
-            Error::not_found(format!(
+        if chosen.is_none() && !active.is_empty() {
+            return Err(Error::not_found(format!(
                 "the active profile `{active}` is not among the profiles found"
-            ))
-        })?;
-        Ok(Profiles { active, by_name })
+            )));
+        }
+        Ok(Profiles {
+            state: RwLock::new(State {
+                active: chosen,
+                by_name,
+            }),
+            engine: engine.clone(),
+            directory: None,
+        })
+    }
+
+    /// The same, with a directory in which new profiles are written.
+    #[must_use]
+    pub fn with_directory(mut self, directory: Option<PathBuf>) -> Profiles {
+        self.directory = directory;
+        self
+    }
+
+    /// Whether profiles can be added.
+    ///
+    /// Fails with `FailedPrecondition`, naming the key, where there is no directory for them.
+    pub fn writable(&self) -> Result<()> {
+        self.directory.as_ref().map(drop).ok_or_else(|| {
+            Error::precondition(
+                "this server writes no profiles: have the operator set profiles.dir",
+            )
+        })
     }
 
     /// The active profile.
-    pub fn active(&self) -> &Ready {
-        &self.active
+    pub fn active(&self) -> Option<Ready> {
+        self.read().active.clone()
     }
 
-    /// The profile that a request names; an empty name is the active one.
+    /// The profile that a request names; an empty name is the active one, an empty version the
+    /// current one.
     ///
-    /// Fails with `NotFound`, or with `FailedPrecondition` for one that does not fit the model.
-    pub fn get(&self, name: &str) -> Result<Ready> {
-        if name.is_empty() {
-            return Ok(self.active.clone());
-        }
-        match self.by_name.get(name) {
-            Some(Entry::Ready(ready)) => Ok(ready.clone()),
-            Some(Entry::Unusable(why)) => Err(Error::precondition(why).with_field("open.profile")),
-            None => Err(Error::not_found(format!(
-                "no profile `{}` on this server",
-                name.escape_debug()
+    /// Fails with `NotFound`, or with `FailedPrecondition` for one that does not fit the model and
+    /// where none is active.
+    pub fn get(&self, name: &str, version: &str) -> Result<Ready> {
+        const FIELD: &str = "open.profile";
+        let state = self.read();
+        let ready = if name.is_empty() {
+            state.active.clone().ok_or_else(|| {
+                Error::precondition(
+                    "no profile is active: name one, or calibrate one with `activate`",
+                )
+                .with_field(FIELD)
+            })?
+        } else {
+            match state.by_name.get(name) {
+                Some(Entry::Ready(ready)) => ready.clone(),
+                Some(Entry::Unusable(why)) => {
+                    return Err(Error::precondition(why).with_field(FIELD));
+                }
+                None => {
+                    return Err(Error::not_found(format!(
+                        "no profile `{}` on this server",
+                        name.escape_debug()
+                    ))
+                    .with_field(FIELD));
+                }
+            }
+        };
+        if !version.is_empty() && version != ready.version {
+            return Err(Error::not_found(format!(
+                "profile `{}` has no version {}",
+                ready.name(),
+                version.escape_debug()
             ))
-            .with_field("open.profile")),
+            .with_field("profile_version"));
         }
+        Ok(ready)
+    }
+
+    /// Writes a profile, checks it against the model, and makes it the active one if asked.
+    ///
+    /// Fails with `FailedPrecondition` where no directory is configured or the profile does not fit
+    /// the model, and as [`ProfileStore::put`].
+    pub async fn add(&self, profile: Profile, activate: bool) -> Result<Ready> {
+        self.writable()?;
+        let ready = fits(Arc::new(profile), &self.engine).await?;
+        if let Some(directory) = &self.directory {
+            ProfileStore::open(directory, None)?.put(&ready.profile)?;
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let name = ready.name().to_owned();
+        state.by_name.insert(name, Entry::Ready(ready.clone()));
+        if activate {
+            state.active = Some(ready.clone());
+        }
+        Ok(ready)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,7 +9,7 @@ use tonic_health::server::HealthReporter;
 use tonic_web::GrpcWebLayer;
 
 use super::{
-    admin::Admin,
+    admin::{Admin, AdminParts},
     admission::Admission,
     connections,
     detection::DetectionHandler,
@@ -34,7 +34,7 @@ pub struct Parts {
     /// The resident model's queue.
     pub engine: EngineHandle,
     /// The profiles that a request may name, checked against the model.
-    pub profiles: Profiles,
+    pub profiles: Arc<Profiles>,
     /// Turns uploads into frames.
     pub media: Arc<dyn OpenMedia>,
 }
@@ -50,6 +50,14 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    let admin = AdminParts {
+        settings: settings.admin.clone(),
+        engine: parts.engine.clone(),
+        profiles: parts.profiles.clone(),
+        media: parts.media.clone(),
+        closing: shutdown.clone(),
+    };
+    let admin = Arc::new(Admin::open(admin).await?);
     let ending = CancellationToken::new();
     let _end_on_exit = ending.clone().drop_guard();
     let reporter = HealthReporter::new();
@@ -83,7 +91,8 @@ pub async fn serve(
                 .max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
         )
         .add_service(
-            AdminServiceServer::new(Admin).max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
+            AdminServiceServer::from_arc(admin.clone())
+                .max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
         )
         .add_service(tonic_health::pb::health_server::HealthServer::new(
             health_service,
@@ -125,6 +134,7 @@ pub async fn serve(
     let grace = settings.shutdown.grace;
     let end = async {
         shutdown.cancelled().await;
+        admin.close();
         tracing::info!(
             ?grace,
             "shutting down: running detections may end by themselves"
@@ -142,6 +152,7 @@ pub async fn serve(
         }
     };
     keeper.abort();
+    admin.stop().await;
     served
 }
 

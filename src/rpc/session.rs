@@ -64,7 +64,7 @@ impl fmt::Display for SessionId {
 /// What all detections share.
 pub(super) struct Shared {
     pub engine: EngineHandle,
-    pub profiles: Profiles,
+    pub profiles: Arc<Profiles>,
     pub media: Arc<dyn OpenMedia>,
     pub open_timeout: Duration,
     pub upload_buffer_bytes: usize,
@@ -205,7 +205,7 @@ impl Work {
             profile,
             options,
         } = opening;
-        let profile = shared.profiles.get(&profile)?;
+        let profile = shared.profiles.get(&profile, "")?;
         let context = Context {
             session_id: id.to_string(),
             profile: profile.name().to_owned(),

@@ -94,10 +94,22 @@ impl TestServer {
     }
 
     pub async fn with(toml: &str, media: Arc<dyn OpenMedia>) -> TestServer {
-        let settings = settings(toml);
         let probe = Arc::new(Control::default());
+        let model = BrightnessProbe::new(probe.clone());
+        Self::with_model(toml, media, probe, model, "cam").await
+    }
+
+    /// With a model and an active profile; an empty one is none, and no profile at all.
+    pub async fn with_model(
+        toml: &str,
+        media: Arc<dyn OpenMedia>,
+        probe: Arc<Control>,
+        model: BrightnessProbe,
+        active: &str,
+    ) -> TestServer {
+        let settings = settings(toml);
         let owner = Engine::start(
-            Box::new(BrightnessProbe::new(probe.clone())),
+            Box::new(model),
             EngineConfig {
                 queue_capacity: settings.engine.queue_capacity_segments,
                 max_queue_wait: settings.engine.max_queue_wait,
@@ -110,6 +122,7 @@ impl TestServer {
         let engine = owner.handle();
         let found = profiles()
             .into_iter()
+            .filter(|_| !active.is_empty())
             .map(|p| (p.name.clone(), Ok(Arc::new(p))))
             .chain([(
                 "damaged".to_owned(),
@@ -118,7 +131,7 @@ impl TestServer {
                 )),
             )])
             .collect();
-        let profiles = within("profiles", Profiles::check("cam", found, &engine))
+        let profiles = within("profiles", Profiles::check(active, found, &engine))
             .await
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -128,7 +141,7 @@ impl TestServer {
             let shutdown = shutdown.clone();
             let parts = Parts {
                 engine: engine.clone(),
-                profiles,
+                profiles: Arc::new(profiles.with_directory(settings.profiles.dir.clone())),
                 media,
             };
             tokio::spawn(async move { rpc::serve(&settings, parts, listener, shutdown).await })

@@ -109,7 +109,8 @@ pub fn run(args: Args) -> Result<()> {
             model.info(),
             |layers| model.fingerprint(layers),
             &options,
-            &|_, _| (),
+            &cancel,
+            &|_, _, _| (),
         )
     })?;
     let profile_path = args.out.join("demo.json");
