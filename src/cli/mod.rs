@@ -1,5 +1,6 @@
 //! CLI: the command line, one file per subcommand.
 
+mod admin;
 mod calibrate;
 mod camera;
 mod common;
@@ -41,6 +42,8 @@ enum Command {
     Calibrate(calibrate::Args),
     /// Frame-level AUC and AP of score files
     Evaluate(evaluate::Args),
+    /// Administer a running server: labelled clips, jobs, profiles
+    Admin(admin::Args),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
     /// Play a video file as an RTSP camera
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Hunt(args) => hunt::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Admin(args) => admin::run(args),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]
