@@ -189,10 +189,22 @@ async fn a_server_that_stops_goes_on_without_repeating_a_pass() {
         kept_files(dir.path()).len() == 3 // a whole set; a part and its journal
     })
     .await;
-    drop(client);
+    let request = proto::FollowJobRequest {
+        job_id: job.clone(),
+    };
+    let mut follower = client.follow_job(request).await.unwrap().into_inner();
+    let first = within("state", follower.message()).await.unwrap().unwrap();
+    assert_eq!(first.progress.unwrap().state(), JobState::Running);
     server.shutdown.cancel();
-    let finished = passes(&server);
-    assert_eq!(finished, 6);
+    let status = loop {
+        match within("end", follower.message()).await {
+            Ok(message) => assert!(message.is_some(), "the job did not end"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    drop((client, follower));
+    assert_eq!(passes(&server), 6);
     server.stop().await;
 
     let (server, mut client) = start(dir.path(), "").await;

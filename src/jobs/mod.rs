@@ -9,13 +9,16 @@
 //! ended when the server stopped is taken up again by the next. What it does again then costs little:
 //! each sample's features are on disk as soon as they are known.
 
+mod counts;
 mod extract;
 mod journal;
 mod later;
 mod progress;
+mod queue;
 mod record;
 mod registry;
 mod request;
+mod submit;
 mod work;
 
 use std::{path::Path, sync::Arc};

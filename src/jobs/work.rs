@@ -10,8 +10,8 @@ use super::{
     Progress, ReportFormat, Request,
     extract::Extractor,
     progress::{Meter, Pace},
+    queue::Shared,
     record::Record,
-    registry::Shared,
     request::HuntSettings,
 };
 use crate::{

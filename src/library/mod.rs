@@ -16,6 +16,7 @@ mod disk;
 mod features;
 mod import;
 pub mod kept;
+mod layout;
 mod quota;
 mod store;
 mod upload;

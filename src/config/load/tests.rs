@@ -180,3 +180,14 @@ fn every_key_of_the_defaults_is_explained() {
         }
     }
 }
+
+#[test]
+fn a_server_that_calibrates_may_name_no_active_profile() {
+    let message = refusal("profiles.dir = 'p'", &[]);
+    assert!(message.contains("profiles.active"), "{message}");
+    let file = "profiles.dir = 'p'\nadmin.dir = 'a'\nadmin.import_roots = ['/x', '/y']";
+    let settings = load(file, &[], &Overrides::default()).unwrap();
+    assert_eq!(settings.profiles.active, None);
+    assert_eq!(settings.admin.dir.as_deref(), Some(Path::new("a")));
+    assert_eq!(settings.admin.import_roots.len(), 2);
+}
