@@ -14,6 +14,10 @@ pub enum Kind {
     FailedPrecondition,
     /// A limit, a quota, memory or disk space is used up.
     ResourceExhausted,
+    /// It is there already, and differs from what was given.
+    AlreadyExists,
+    /// Another writer is at work on the same thing.
+    Aborted,
     /// The caller left or asked to stop.
     Cancelled,
     /// A time limit passed.
@@ -40,6 +44,8 @@ impl Kind {
             Kind::NotFound => "not_found",
             Kind::FailedPrecondition => "failed_precondition",
             Kind::ResourceExhausted => "resource_exhausted",
+            Kind::AlreadyExists => "already_exists",
+            Kind::Aborted => "aborted",
             Kind::Cancelled => "cancelled",
             Kind::DeadlineExceeded => "deadline_exceeded",
             Kind::Unimplemented => "unimplemented",
@@ -90,6 +96,8 @@ impl Error {
         not_found => NotFound,
         precondition => FailedPrecondition,
         exhausted => ResourceExhausted,
+        already_exists => AlreadyExists,
+        aborted => Aborted,
         cancelled => Cancelled,
         deadline => DeadlineExceeded,
         unimplemented => Unimplemented,

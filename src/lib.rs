@@ -18,7 +18,9 @@
 //! - [`feedback`]: verdicts on events, with the features of their segments.
 //! - [`eval`]: data set annotations and frame-level metrics; pure.
 //! - [`report`]: what a hunt or calibration found, as JSON and as a page with pictures; pure.
-//! - [`pipeline`]: composes the rooms into jobs.
+//! - [`pipeline`]: composes the rooms into detections, hunts and calibrations.
+//! - [`library`]: labelled clips on disk, and the features kept of them.
+//! - [`jobs`]: hunts, calibrations and evaluations one after another, journaled on disk.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
 //! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
 //!   the rules.
@@ -33,6 +35,8 @@ pub mod feedback;
 pub mod head;
 pub mod hunt;
 pub mod intervals;
+pub mod jobs;
+pub mod library;
 pub mod limits;
 pub mod media;
 pub mod model;

@@ -346,7 +346,7 @@ async fn grpc_web_over_http_1_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_unimplemented_says_so_by_name() {
+async fn rpcs_on_clips_and_jobs_need_a_directory_and_say_which_key() {
     let server = TestServer::start("").await;
     let mut client = AdminServiceClient::new(server.channel().await);
     let mut answers: Vec<(&str, Status)> = vec![(
@@ -362,18 +362,27 @@ async fn what_is_unimplemented_says_so_by_name() {
         )+};
     }
     call! {
+        "ImportClips" import_clips ImportClipsRequest,
         "ListClips" list_clips ListClipsRequest,
+        "GetClip" get_clip GetClipRequest,
+        "RelabelClip" relabel_clip RelabelClipRequest,
         "DeleteClip" delete_clip DeleteClipRequest,
         "HuntHeads" hunt_heads HuntHeadsRequest,
         "Calibrate" calibrate CalibrateRequest,
         "Evaluate" evaluate EvaluateRequest,
+        "ListJobs" list_jobs ListJobsRequest,
         "FollowJob" follow_job FollowJobRequest,
         "CancelJob" cancel_job CancelJobRequest,
+        "GetReport" get_report GetReportRequest,
     }
-    assert_eq!(answers.len(), 8);
+    assert_eq!(answers.len(), 13);
     for (name, status) in answers {
-        assert_eq!(status.code(), Code::Unimplemented, "{name}: {status:?}");
-        assert!(status.message().contains(name), "{name}: {status:?}");
+        assert_eq!(
+            status.code(),
+            Code::FailedPrecondition,
+            "{name}: {status:?}"
+        );
+        assert!(status.message().contains("admin.dir"), "{name}: {status:?}");
     }
     server.stop().await;
 }

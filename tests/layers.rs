@@ -52,9 +52,19 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "telemetry",
             ],
         ),
+        ("library", &["engine", "eval", "score", "segment"]),
+        (
+            "jobs",
+            &[
+                "library", "pipeline", "model", "engine", "feedback", "hunt", "profile", "score",
+                "segment",
+            ],
+        ),
         (
             "rpc",
             &[
+                "jobs",
+                "library",
                 "pipeline",
                 "feedback",
                 "config",
@@ -83,6 +93,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "profile",
                 "hunt",
                 "eval",
+                "library",
                 "pipeline",
                 "rpc",
                 "net",

@@ -144,6 +144,7 @@ impl Job<'_> {
                 let first = segment.frames.first().map_or(0, |f| f.index);
                 take((first, segment.frames.len() as u64), segment.clip)
             })
+            .map(drop)
         };
         done.map_err(|e| e.context(&name))?;
         progress.finish();

@@ -1,6 +1,7 @@
 //! CLI: the command line, one file per subcommand.
 
 mod ablate;
+mod admin;
 mod calibrate;
 mod camera;
 mod common;
@@ -50,6 +51,8 @@ enum Command {
     MergeScores(merge_scores::Args),
     /// The method's ablations on labelled clips, beside the paper's figures
     Ablate(ablate::Args),
+    /// Administer a running server: labelled clips, jobs, profiles
+    Admin(admin::Args),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
     /// Play a video file as an RTSP camera
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Score(args) => score::run(args),
         Command::MergeScores(args) => merge_scores::run(args),
         Command::Ablate(args) => ablate::run(args),
+        Command::Admin(args) => admin::run(args),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]

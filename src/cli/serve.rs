@@ -142,8 +142,8 @@ async fn serve(
     };
     let active = profiles.active();
     tracing::info!(
-        profile = active.name(),
-        version = active.version(),
+        profile = active.as_ref().map_or("none yet", |active| active.name()),
+        version = active.as_ref().map(|active| active.version()),
         model = engine.info().name,
         device = engine.info().device,
         "ready"
@@ -175,8 +175,10 @@ async fn end_on_signal(shutdown: CancellationToken) {
 enum Found {
     /// One, which is the active one.
     File(Arc<Profile>),
-    /// A directory of them.
+    /// A directory of them, which may be empty.
     Store(Box<ProfileStore>),
+    /// None, and no directory for any.
+    Nothing,
 }
 
 impl Found {
@@ -185,14 +187,21 @@ impl Found {
         if let Some(file) = &places.file {
             return Profile::load(file).map(|profile| Found::File(Arc::new(profile)));
         }
-        let (Some(dir), Some(choice)) = (&places.dir, &places.active) else {
-            return Err(Error::invalid(
-                "no profile: set profiles.file (or --profile), or profiles.dir and profiles.active; `headhunt calibrate` makes one",
-            ));
+        // A server that calibrates may begin without any.
+        let may_be_none = settings.admin.dir.is_some();
+        let (dir, choice) = match (&places.dir, places.active.as_deref()) {
+            (Some(dir), choice) if choice.is_some() || may_be_none => (dir, choice),
+            (None, _) if may_be_none => return Ok(Found::Nothing),
+            _ => {
+                return Err(Error::invalid(
+                    "no profile: set profiles.file (or --profile), or profiles.dir and profiles.active; `headhunt calibrate` makes one",
+                ));
+            }
         };
-        let store = ProfileStore::open_or_read(dir, Some(choice))?;
-        let active = store.active();
-        if let Some(active) = active.filter(|active| active != choice) {
+        let store = ProfileStore::open_or_read(dir, choice)?;
+        if let (Some(active), Some(choice)) = (store.active(), choice)
+            && active != choice
+        {
             tracing::info!(
                 active,
                 choice,
@@ -209,12 +218,14 @@ impl Found {
                 Profiles::check(&name, vec![(name.clone(), Ok(profile))], engine).await
             }
             Found::Store(store) => Profiles::open(*store, engine).await,
+            Found::Nothing => Profiles::check("", Vec::new(), engine).await,
         }
     }
 
     /// Layers to load: down to the deepest head of any version that this model could have.
     fn layers(&self, of_model: usize) -> Option<usize> {
         let needed = match self {
+            Found::Nothing => Vec::new(),
             Found::File(profile) => vec![profile.layers_needed()],
             Found::Store(store) => store
                 .list()
@@ -233,6 +244,7 @@ impl Found {
     fn active(&self) -> Option<Arc<Profile>> {
         match self {
             Found::File(profile) => Some(profile.clone()),
+            Found::Nothing => None,
             Found::Store(store) => store.get("", "").ok().map(|(profile, _)| profile),
         }
     }
@@ -252,7 +264,12 @@ fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result
             ..HubOptions::default()
         },
     )?;
-    let resident_layers = found.layers(ModelConfig::load(&dir)?.text.layers);
+    let resident_layers = if settings.admin.dir.is_some() {
+        // Hunting reads the heads of every layer.
+        None
+    } else {
+        found.layers(ModelConfig::load(&dir)?.text.layers)
+    };
     let device = match settings.model.device {
         DeviceChoice::Auto => DeviceSpec::Auto,
         DeviceChoice::Cpu => DeviceSpec::Cpu,

@@ -19,6 +19,8 @@ pub struct Settings {
     pub model: ModelSettings,
     /// Where profiles are.
     pub profiles: ProfileSettings,
+    /// Labelled clips and jobs.
+    pub admin: AdminSettings,
     /// The queue before the model.
     pub engine: EngineSettings,
     /// Limits on media.
@@ -104,6 +106,24 @@ pub struct ProfileSettings {
     /// The only one.
     #[serde(deserialize_with = "optional")]
     pub file: Option<PathBuf>,
+}
+
+/// Labelled clips and jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Directory of clips, kept features and jobs.
+    #[serde(deserialize_with = "optional")]
+    pub dir: Option<PathBuf>,
+    /// Bytes of clips, features and uploads under way.
+    pub quota_bytes: u64,
+    /// Bytes of one clip.
+    pub clip_max_bytes: u64,
+    /// Folders below which manifests may be imported.
+    #[serde(deserialize_with = "listed")]
+    pub import_roots: Vec<PathBuf>,
+    /// Ended jobs that are kept.
+    pub jobs_kept: usize,
 }
 
 /// The queue before the model.
@@ -428,7 +448,12 @@ impl Settings {
             )
             .with_field("profiles.file"));
         }
-        if p.dir.is_some() && p.active.is_none() {
+        let a = &self.admin;
+        within("admin.quota_bytes", a.quota_bytes, 1..=1 << 50)?;
+        within("admin.clip_max_bytes", a.clip_max_bytes, 1..=1 << 50)?;
+        within("admin.jobs_kept", a.jobs_kept, 1..=limits::JOBS_KEPT_MAX)?;
+        // A server that makes its first profile itself has none to name yet.
+        if p.dir.is_some() && p.active.is_none() && a.dir.is_none() {
             return Err(Error::invalid(
                 "profiles.dir needs profiles.active: name the profile that an empty request field selects",
             )

@@ -43,7 +43,8 @@ pub fn profile(name: &str) -> Arc<Profile> {
         scorer: ScorerParams {
             weights: vec![0.5; 6],
             intercept: 0.0,
-        },
+        }
+        .into(),
         locator: LocatorParams {
             sigma: 1.0,
             threshold: 0.5,

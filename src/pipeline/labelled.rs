@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     head::{HeadFeatures, HeadSelection},
     intervals,
     pipeline::{
-        offline::{OpenFile, each_segment, whole_video},
+        offline::{Open, OpenFile, each_segment, whole_video},
         prepare::{PrepareOptions, PreparedSegment},
         samples::Sample,
     },
@@ -35,17 +36,53 @@ pub struct LabelledVideo {
 }
 
 impl LabelledVideo {
-    fn is_anomalous(&self, span: &SegmentSpan) -> bool {
-        intervals::is_anomalous(
-            &self.anomalous,
-            span.first_frame,
-            span.last_frame.saturating_add(1),
-        )
+    /// The sample of this video at this place (`None`: all of it), by the labels as they are now.
+    /// `number` is the video's among those that are labelled.
+    pub fn sample(&self, number: usize, span: Option<SegmentSpan>) -> Sample {
+        let Some(span) = span else {
+            return Sample {
+                name: self.name.clone(),
+                video: number,
+                anomaly: self.anomaly,
+                span: None,
+            };
+        };
+        Sample {
+            name: format!("{} from frame {}", self.name, span.first_frame),
+            video: number,
+            anomaly: intervals::is_anomalous(
+                &self.anomalous,
+                span.first_frame,
+                span.last_frame.saturating_add(1),
+            ),
+            span: Some(span),
+        }
+    }
+
+    /// Calls `each` with the clip of every sample, in order, and where it stands; `None`: it is the
+    /// whole video. Gives the video's count of frames.
+    pub fn each_clip(
+        &self,
+        open: impl Open,
+        prepare: &PrepareOptions,
+        cancel: &CancellationToken,
+        each: &mut dyn FnMut(Option<SegmentSpan>, Clip) -> Result<()>,
+    ) -> Result<u64> {
+        if !self.intervals_known {
+            let (clip, frames) = whole_video(open, &self.path, prepare, cancel)?;
+            each(None, clip)?;
+            return Ok(frames);
+        }
+        each_segment(open, &self.path, prepare, cancel, &mut |segment| {
+            let span = span_of(&segment)?;
+            each(Some(span), segment.clip)
+        })
     }
 }
 
 /// What one sample is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SamplingUnit {
     /// Segments where the frames of any video are known, else whole videos.
     #[default]
@@ -129,8 +166,11 @@ impl Extraction<'_> {
     ) -> Result<()> {
         let mut samples = 0;
         for (number, video) in videos.iter().enumerate() {
-            let mut keep = |sample, clip| -> Result<()> {
-                sink(sample, one(self.probe, clip, self.prompts)?)?;
+            let mut keep = |span, clip| -> Result<()> {
+                sink(
+                    video.sample(number, span),
+                    one(self.probe, clip, self.prompts)?,
+                )?;
                 samples += 1;
                 progress(Extracted {
                     videos: (number, videos.len()),
@@ -138,7 +178,8 @@ impl Extraction<'_> {
                 });
                 Ok(())
             };
-            self.video(number, video, &mut keep)
+            video
+                .each_clip(self.open, self.prepare, self.cancel, &mut keep)
                 .map_err(|e| e.context(&video.name))?;
         }
         progress(Extracted {
@@ -146,40 +187,6 @@ impl Extraction<'_> {
             samples,
         });
         Ok(())
-    }
-
-    fn video(
-        &self,
-        number: usize,
-        video: &LabelledVideo,
-        keep: &mut dyn FnMut(Sample, Clip) -> Result<()>,
-    ) -> Result<()> {
-        if !video.intervals_known {
-            let (clip, _) = whole_video(self.open, &video.path, self.prepare, self.cancel)?;
-            let sample = Sample {
-                name: video.name.clone(),
-                video: number,
-                anomaly: video.anomaly,
-                span: None,
-            };
-            return keep(sample, clip);
-        }
-        each_segment(
-            self.open,
-            &video.path,
-            self.prepare,
-            self.cancel,
-            &mut |segment| {
-                let span = span_of(&segment)?;
-                let sample = Sample {
-                    name: format!("{} from frame {}", video.name, span.first_frame),
-                    video: number,
-                    anomaly: video.is_anomalous(&span),
-                    span: Some(span),
-                };
-                keep(sample, segment.clip)
-            },
-        )
     }
 }
 

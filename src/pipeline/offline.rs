@@ -15,14 +15,26 @@ use crate::{
 /// Opens a video file as a source of frames that ends when the token fires.
 pub type OpenFile = fn(&Path, CancellationToken) -> Result<Box<dyn MediaSource>>;
 
-/// Calls `each` with every segment of the video, in order. Decoding runs ahead on its own thread.
+/// As [`OpenFile`], or something that remembers how files are opened.
+pub trait Open:
+    Fn(&Path, CancellationToken) -> Result<Box<dyn MediaSource>> + Clone + Send + 'static
+{
+}
+
+impl<F> Open for F where
+    F: Fn(&Path, CancellationToken) -> Result<Box<dyn MediaSource>> + Clone + Send + 'static
+{
+}
+
+/// Calls `each` with every segment of the video, in order, and gives the video's count of frames.
+/// Decoding runs ahead on its own thread.
 pub fn each_segment(
-    open: OpenFile,
+    open: impl Open,
     path: &Path,
     options: &PrepareOptions,
     cancel: &CancellationToken,
     each: &mut dyn FnMut(PreparedSegment) -> Result<()>,
-) -> Result<()> {
+) -> Result<u64> {
     let token = cancel.child_token();
     let (file, source_token) = (path.to_owned(), token.clone());
     let mut preparation = Preparation::start(
@@ -33,7 +45,7 @@ pub fn each_segment(
     while let Some(item) = preparation.blocking_next() {
         match item? {
             Prepared::Segment(segment) => each(segment)?,
-            Prepared::End(_) => return Ok(()),
+            Prepared::End(totals) => return Ok(totals.frames),
             Prepared::Opened(_) | Prepared::Gap(_) | Prepared::Source(_) => {}
         }
     }
@@ -45,7 +57,7 @@ pub fn each_segment(
 /// The clip of a whole video and its frame count: counted by decoding once, sampled by decoding
 /// again.
 pub fn whole_video(
-    open: OpenFile,
+    open: impl Open,
     path: &Path,
     options: &PrepareOptions,
     cancel: &CancellationToken,

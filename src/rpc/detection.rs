@@ -134,7 +134,10 @@ impl DetectionService for DetectionHandler {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: Some(proto::ModelInfo {
                 name: info.name.clone(),
-                fingerprint: active.profile().model.fingerprint.clone(),
+                fingerprint: active
+                    .as_ref()
+                    .map(|active| active.profile().model.fingerprint.clone())
+                    .unwrap_or_default(),
                 device: info.device.clone(),
                 dtype: info.dtype.clone(),
                 layers: count(info.layers),
@@ -142,8 +145,13 @@ impl DetectionService for DetectionHandler {
                 head_dim: count(info.head_dim),
                 resident_layers: count(info.resident_layers),
             }),
-            active_profile: active.name().to_owned(),
-            active_profile_version: active.version().to_owned(),
+            active_profile: active
+                .as_ref()
+                .map(|active| active.name().to_owned())
+                .unwrap_or_default(),
+            active_profile_version: active
+                .map(|active| active.version().to_owned())
+                .unwrap_or_default(),
             load: Some(proto::Load {
                 streams: count(self.admission.running()),
                 max_streams: count(self.admission.most()),

@@ -23,7 +23,7 @@ use crate::{
 
 pub use list::Listed;
 
-/// Profiles by name, one of them active.
+/// Profiles by name, of which one may be active.
 pub struct Profiles {
     engine: EngineHandle,
     /// Where versions are kept; `None`: there is what the server was started with.
@@ -35,7 +35,7 @@ pub struct Profiles {
 
 /// What requests see.
 struct Shown {
-    active: Ready,
+    active: Option<Ready>,
     by_name: BTreeMap<String, Entry>,
     /// By name; the empty one is the active profile.
     followers: BTreeMap<String, watch::Sender<Arc<Profile>>>,
@@ -76,8 +76,8 @@ impl Profiles {
     /// Profiles that stay as they are: `found` by name, `active` one of them. Checks each against the
     /// model of `engine`; waits for its warm-up pass.
     ///
-    /// Fails with the error of the profile `active` where that one is missing, damaged or made for
-    /// another model. Others in that state are logged, and refused when they are named.
+    /// An empty `active` is none. Fails with the error of the profile `active` where that one is
+    /// missing, damaged or made for another model. Others in that state are logged, and refused when they are named.
     pub async fn check(
         active: &str,
         found: Vec<(String, Result<Arc<Profile>>)>,
@@ -92,12 +92,10 @@ impl Profiles {
     }
 
     /// The profiles of a store: the current version of each, and others when they are named. As
-    /// [`check`](Self::check) otherwise, with the store's active profile.
+    /// [`check`](Self::check) otherwise, with the store's active profile, if it has one.
     pub async fn open(store: ProfileStore, engine: &EngineHandle) -> Result<Profiles> {
         let store = Arc::new(store);
-        let active = store.active().ok_or_else(|| {
-            Error::precondition("no profile is active: set profiles.active, or activate one")
-        })?;
+        let active = store.active().unwrap_or_default();
         let mut by_name = BTreeMap::new();
         for (name, version) in blocking(&store, |store| Ok(store.names())).await? {
             let profile = match version {
@@ -120,26 +118,32 @@ impl Profiles {
         store: Option<Arc<ProfileStore>>,
         engine: &EngineHandle,
     ) -> Result<Profiles> {
-        let Some(Entry::Ready(chosen)) = by_name.get(active) else {
-            return Err(Error::not_found(format!(
-                "the active profile `{active}` is not among the profiles found"
-            )));
+        let chosen = match by_name.get(active) {
+            Some(Entry::Ready(chosen)) => Some(chosen.clone()),
+            _ if active.is_empty() => None,
+            _ => {
+                return Err(Error::not_found(format!(
+                    "the active profile `{active}` is not among the profiles found"
+                )));
+            }
         };
-        server::active_profile(chosen.name(), chosen.version());
+        if let Some(chosen) = &chosen {
+            server::active_profile(chosen.name(), chosen.version());
+        }
         Ok(Profiles {
             engine: engine.clone(),
             store,
             changing: Mutex::new(()),
             shown: RwLock::new(Shown {
-                active: chosen.clone(),
+                active: chosen,
                 by_name,
                 followers: BTreeMap::new(),
             }),
         })
     }
 
-    /// The active profile.
-    pub fn active(&self) -> Ready {
+    /// The active profile, if there is one.
+    pub fn active(&self) -> Option<Ready> {
         self.shown().active.clone()
     }
 
@@ -156,7 +160,7 @@ impl Profiles {
         let (name, known) = {
             let shown = self.shown();
             let name = match name {
-                "" => shown.active.name().to_owned(),
+                "" => shown.current("")?.name().to_owned(),
                 name => name.to_owned(),
             };
             let known = shown.current(&name);
@@ -171,6 +175,16 @@ impl Profiles {
                 version.escape_debug()
             ))
             .with_field("version")),
+        }
+    }
+
+    /// Whether profiles can be added.
+    ///
+    /// Fails with `FailedPrecondition`, naming the key, where there is no directory for them.
+    pub fn writable(&self) -> Result<()> {
+        match self.store {
+            Some(_) => Ok(()),
+            None => Err(no_directory()),
         }
     }
 
@@ -215,7 +229,10 @@ impl Profiles {
 impl Shown {
     fn current(&self, name: &str) -> Result<Ready> {
         if name.is_empty() {
-            return Ok(self.active.clone());
+            return self.active.clone().ok_or_else(|| {
+                Error::precondition("no profile is active: name one, activate one or calibrate one")
+                    .with_field("name")
+            });
         }
         match self.by_name.get(name) {
             Some(Entry::Ready(ready)) => Ok(ready.clone()),
@@ -227,6 +244,12 @@ impl Shown {
             .with_field("name")),
         }
     }
+}
+
+fn no_directory() -> Error {
+    Error::precondition(
+        "this server has one profile, given as a file: profiles can be added and activated where profiles.dir is set",
+    )
 }
 
 /// Runs work on a store's files where it may block.

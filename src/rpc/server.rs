@@ -9,7 +9,7 @@ use tonic_health::server::HealthReporter;
 use tonic_web::GrpcWebLayer;
 
 use super::{
-    admin::Admin,
+    admin::{Admin, AdminParts},
     admission::Admission,
     connections,
     detection::DetectionHandler,
@@ -54,6 +54,15 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    let admin = AdminParts {
+        settings: settings.admin.clone(),
+        engine: parts.engine.clone(),
+        profiles: parts.profiles.clone(),
+        media: parts.media.clone(),
+        feedback: parts.feedback.clone(),
+        closing: shutdown.clone(),
+    };
+    let admin = Arc::new(Admin::open(admin).await?);
     let ending = CancellationToken::new();
     let _end_on_exit = ending.clone().drop_guard();
     let reporter = HealthReporter::new();
@@ -61,9 +70,6 @@ pub async fn serve(
     let health_service =
         tonic_health::server::HealthService::from_health_reporter(reporter.clone());
     let admission = Admission::new(settings.streams.max_streams, shutdown.clone());
-    let admin = Admin {
-        profiles: parts.profiles.clone(),
-    };
     let handler = DetectionHandler {
         admission: admission.clone(),
         responses: settings.streams.clone(),
@@ -92,7 +98,8 @@ pub async fn serve(
                 .max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
         )
         .add_service(
-            AdminServiceServer::new(admin).max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
+            AdminServiceServer::from_arc(admin.clone())
+                .max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
         )
         .add_service(tonic_health::pb::health_server::HealthServer::new(
             health_service,
@@ -134,6 +141,7 @@ pub async fn serve(
     let grace = settings.shutdown.grace;
     let end = async {
         shutdown.cancelled().await;
+        admin.close();
         tracing::info!(
             ?grace,
             "shutting down: running detections may end by themselves"
@@ -151,6 +159,7 @@ pub async fn serve(
         }
     };
     keeper.abort();
+    admin.stop().await;
     served
 }
 

@@ -1,11 +1,14 @@
 //! The seam to whatever turns bytes and addresses into frames.
 
+use std::{fs::File, io::Read as _, path::Path, time::Duration};
+
 use tokio_util::sync::CancellationToken;
 
 use super::uri::UriSource;
 use crate::{
-    error::{Error, Result},
-    media::{ChunkSource, MediaSource},
+    error::{Error, Kind, Result, ResultExt as _},
+    limits,
+    media::{ChunkEvent, ChunkSource, MediaSource},
 };
 
 /// Opens sources of frames; the server calls it on a blocking thread.
@@ -33,6 +36,32 @@ pub trait OpenMedia: Send + Sync + 'static {
             "{} cannot be opened here: this decoder takes uploads alone",
             source.shown()
         )))
+    }
+
+    /// Opens a clip that the server keeps; as [`open_upload`](Self::open_upload), with all of its
+    /// bytes at hand.
+    fn open_file(&self, path: &Path, cancel: CancellationToken) -> Result<Box<dyn MediaSource>> {
+        let file =
+            File::open(path).or_kind(Kind::DataLoss, || "the clip's bytes are gone".to_owned())?;
+        self.open_upload(Box::new(FileChunks(file)), cancel)
+    }
+}
+
+/// A file's bytes, for decoders that take uploads alone.
+struct FileChunks(File);
+
+impl ChunkSource for FileChunks {
+    fn next_chunk(&mut self, _: Duration) -> Result<ChunkEvent> {
+        let mut piece = vec![0; limits::UPLOAD_COALESCE_BYTES];
+        let n = self
+            .0
+            .read(&mut piece)
+            .or_kind(Kind::DataLoss, || "the clip cannot be read".to_owned())?;
+        if n == 0 {
+            return Ok(ChunkEvent::End);
+        }
+        piece.truncate(n);
+        Ok(ChunkEvent::Bytes(piece.into()))
     }
 }
 
@@ -76,6 +105,11 @@ impl OpenMedia for VideoMedia {
     ) -> Result<Box<dyn MediaSource>> {
         use crate::video::{Input, open};
         open(Input::Upload(chunks), &self.limits, cancel)
+    }
+
+    fn open_file(&self, path: &Path, cancel: CancellationToken) -> Result<Box<dyn MediaSource>> {
+        use crate::video::{Input, open};
+        open(Input::File(path.to_owned()), &self.limits, cancel)
     }
 
     fn open_uri(

@@ -15,6 +15,8 @@ pub const fn code(kind: Kind) -> Code {
         Kind::NotFound => Code::NotFound,
         Kind::FailedPrecondition => Code::FailedPrecondition,
         Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::Aborted => Code::Aborted,
         Kind::Cancelled => Code::Cancelled,
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
         Kind::Unimplemented => Code::Unimplemented,
@@ -66,6 +68,8 @@ pub fn status(error: &Error, session: &str) -> Status {
         Kind::InvalidArgument
         | Kind::NotFound
         | Kind::FailedPrecondition
+        | Kind::AlreadyExists
+        | Kind::Aborted
         | Kind::Cancelled
         | Kind::DeadlineExceeded
         | Kind::Unimplemented
@@ -82,11 +86,13 @@ pub fn status(error: &Error, session: &str) -> Status {
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 12] = [
+    const KINDS: [Kind; 14] = [
         Kind::InvalidArgument,
         Kind::NotFound,
         Kind::FailedPrecondition,
         Kind::ResourceExhausted,
+        Kind::AlreadyExists,
+        Kind::Aborted,
         Kind::Cancelled,
         Kind::DeadlineExceeded,
         Kind::Unimplemented,

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod admin;
 #[cfg(feature = "video")]
 pub mod clips;
 pub mod detect;

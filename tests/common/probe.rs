@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Condvar, Mutex,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
 use headhunt::{
@@ -24,6 +24,10 @@ pub const HEAD_DIM: usize = 4;
 pub struct BrightnessProbe {
     info: ProbeInfo,
     control: Arc<Control>,
+    /// Heads differ, and so do prompts: for hunting.
+    varied: bool,
+    /// Of the weights; see [`fingerprint`].
+    seed: usize,
 }
 
 /// The test's hand on the model.
@@ -31,6 +35,9 @@ pub struct BrightnessProbe {
 pub struct Control {
     held: Mutex<bool>,
     changed: Condvar,
+    /// Passes before it holds, where it counts.
+    left: AtomicUsize,
+    counting: AtomicBool,
     entered: AtomicUsize,
     passed: AtomicUsize,
 }
@@ -39,6 +46,12 @@ impl Control {
     /// Stops the model at its next pass.
     pub fn hold(&self) {
         *self.held.lock().unwrap() = true;
+    }
+
+    /// Stops the model at the pass after so many more.
+    pub fn hold_after(&self, passes: usize) {
+        self.left.store(passes, SeqCst);
+        self.counting.store(true, SeqCst);
     }
 
     /// Lets it go on.
@@ -72,6 +85,40 @@ impl BrightnessProbe {
                 image_side: SIDE,
             },
             control,
+            varied: false,
+            seed: 0,
+        }
+    }
+
+    /// With all layers resident and heads that differ; [`HEADS`] tell brightness, the others less of
+    /// it under noise.
+    pub fn whole(control: Arc<Control>) -> Self {
+        let mut probe = BrightnessProbe::new(control);
+        probe.info.resident_layers = probe.info.layers;
+        probe.varied = true;
+        probe
+    }
+
+    /// The same of another checkpoint.
+    pub fn other(control: Arc<Control>) -> Self {
+        BrightnessProbe {
+            seed: 1000,
+            ..BrightnessProbe::whole(control)
+        }
+    }
+
+    fn number(&self, brightness: f32, prompt: usize, id: HeadId, i: usize) -> f32 {
+        if !self.varied {
+            return brightness;
+        }
+        let noise = |scale: f32| {
+            let seed = (brightness * 255.0) as usize * 13 + id.layer * 31 + id.head * 57;
+            scale * (((seed + i * 17 + prompt * 7) * 2_654_435_761 >> 7) % 1000) as f32 / 1000.0
+        };
+        if HEADS.contains(&id) {
+            brightness + noise(0.01)
+        } else {
+            0.1 * brightness + noise(0.5)
         }
     }
 }
@@ -92,13 +139,23 @@ impl HeadProbe for BrightnessProbe {
         prompts: &[String],
         heads: &HeadSelection,
     ) -> Result<Vec<HeadFeatures>> {
+        if self.control.counting.load(SeqCst)
+            && self
+                .control
+                .left
+                .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+                .is_err()
+        {
+            self.control.counting.store(false, SeqCst);
+            self.control.hold();
+        }
         self.control.entered.fetch_add(1, SeqCst);
         let mut held = self.control.held.lock().unwrap();
         while *held {
             held = self.control.changed.wait(held).unwrap();
         }
         drop(held);
-        let heads = heads.resolve(self.info.layers, self.info.heads).len();
+        let heads = heads.resolve(self.info.layers, self.info.heads);
         let features = clips
             .iter()
             .map(|clip| {
@@ -112,9 +169,13 @@ impl HeadProbe for BrightnessProbe {
                 let brightness = sum as f32 / n as f32 / 255.0;
                 HeadFeatures {
                     prompts: prompts.len(),
-                    heads,
+                    heads: heads.len(),
                     head_dim: HEAD_DIM,
-                    data: vec![brightness; prompts.len() * heads * HEAD_DIM],
+                    data: (0..prompts.len())
+                        .flat_map(|prompt| heads.iter().map(move |id| (prompt, *id)))
+                        .flat_map(|(prompt, id)| (0..HEAD_DIM).map(move |i| (prompt, id, i)))
+                        .map(|(prompt, id, i)| self.number(brightness, prompt, id, i))
+                        .collect(),
                 }
             })
             .collect();
@@ -123,6 +184,6 @@ impl HeadProbe for BrightnessProbe {
     }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {
-        Ok(fingerprint(layers))
+        Ok(fingerprint(layers + self.seed))
     }
 }

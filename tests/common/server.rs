@@ -100,7 +100,9 @@ impl TestServer {
     }
 
     pub async fn with(toml: &str, media: Arc<dyn OpenMedia>) -> TestServer {
-        Self::assemble(toml, media, None).await
+        let probe = Arc::new(Control::default());
+        let model = BrightnessProbe::new(probe.clone());
+        Self::with_model(toml, media, probe, model, "cam").await
     }
 
     /// With the profiles of a directory, where `cam` is the configured choice.
@@ -109,18 +111,43 @@ impl TestServer {
         media: Arc<dyn OpenMedia>,
         directory: &Path,
     ) -> TestServer {
-        Self::assemble(toml, media, Some(directory)).await
+        let probe = Arc::new(Control::default());
+        let model = BrightnessProbe::new(probe.clone());
+        Self::assemble(toml, media, probe, model, "cam", Some(directory)).await
+    }
+
+    /// With a model and an active profile; an empty one is none, and no profile at all. Where the
+    /// settings have a directory of profiles, those of the tests are put there at the first start.
+    pub async fn with_model(
+        toml: &str,
+        media: Arc<dyn OpenMedia>,
+        probe: Arc<Control>,
+        model: BrightnessProbe,
+        active: &str,
+    ) -> TestServer {
+        let directory = settings(toml).profiles.dir;
+        if let Some(directory) = directory.as_deref().filter(|_| !active.is_empty()) {
+            for profile in profiles() {
+                let file = directory.join(format!("{}.json", profile.name));
+                if !file.exists() {
+                    profile.save(file).unwrap();
+                }
+            }
+        }
+        Self::assemble(toml, media, probe, model, active, directory.as_deref()).await
     }
 
     async fn assemble(
         toml: &str,
         media: Arc<dyn OpenMedia>,
+        probe: Arc<Control>,
+        model: BrightnessProbe,
+        active: &str,
         directory: Option<&Path>,
     ) -> TestServer {
         let settings = settings(toml);
-        let probe = Arc::new(Control::default());
         let owner = Engine::start(
-            Box::new(BrightnessProbe::new(probe.clone())),
+            Box::new(model),
             EngineConfig {
                 queue_capacity: settings.engine.queue_capacity_segments,
                 max_queue_wait: settings.engine.max_queue_wait,
@@ -133,6 +160,7 @@ impl TestServer {
         let engine = owner.handle();
         let found = profiles()
             .into_iter()
+            .filter(|_| !active.is_empty())
             .map(|p| (p.name.clone(), Ok(Arc::new(p))))
             .chain([(
                 "damaged".to_owned(),
@@ -141,12 +169,13 @@ impl TestServer {
                 )),
             )])
             .collect();
+        let choice = Some(active).filter(|active| !active.is_empty());
         let profiles = match directory {
             Some(directory) => {
-                let store = ProfileStore::open_or_read(directory, Some("cam")).unwrap();
+                let store = ProfileStore::open_or_read(directory, choice).unwrap();
                 within("profiles", Profiles::open(store, &engine)).await
             }
-            None => within("profiles", Profiles::check("cam", found, &engine)).await,
+            None => within("profiles", Profiles::check(active, found, &engine)).await,
         };
         let profiles = Arc::new(profiles.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

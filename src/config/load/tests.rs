@@ -103,6 +103,9 @@ fn nonsense_is_refused_with_the_key() {
         ("video.max_side_pixels", "8193"),
         ("video.spool_max_bytes", "1"),
         ("video.stall_timeout_s", "0"),
+        ("admin.quota_bytes", "0"),
+        ("admin.clip_max_bytes", "-1"),
+        ("admin.jobs_kept", "1001"),
         ("streams.max_streams", "0"),
         ("streams.upload_buffer_bytes", "1"),
         ("streams.response_queue_messages", "0"),
@@ -180,4 +183,15 @@ fn every_key_of_the_defaults_is_explained() {
             assert!(explained, "no comment above `{line}`");
         }
     }
+}
+
+#[test]
+fn a_server_that_calibrates_may_name_no_active_profile() {
+    let message = refusal("profiles.dir = 'p'", &[]);
+    assert!(message.contains("profiles.active"), "{message}");
+    let file = "profiles.dir = 'p'\nadmin.dir = 'a'\nadmin.import_roots = ['/x', '/y']";
+    let settings = load(file, &[], &Overrides::default()).unwrap();
+    assert_eq!(settings.profiles.active, None);
+    assert_eq!(settings.admin.dir.as_deref(), Some(Path::new("a")));
+    assert_eq!(settings.admin.import_roots.len(), 2);
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     error::Kind,
     feedback::doubles::{HandClock, SEGMENT, event, profile, span, z},
+    profile::ScorerParams,
 };
 
 const KEEP: Duration = Duration::from_secs(600);
@@ -98,7 +99,11 @@ fn features_belong_to_the_version_that_they_were_taken_with() {
     let recorder = Sessions::begin(&sessions, "a", Some("rtsp://camera/1".into()));
     let old = profile("cam");
     let mut new = (*old).clone();
-    new.scorer.intercept = 1.0;
+    new.scorer = ScorerParams {
+        weights: vec![0.5; 6],
+        intercept: 1.0,
+    }
+    .into();
     let new = Arc::new(new);
     recorder.segment(&old, 0, span(0), 0.5, Some(&z(0)));
     recorder.segment(&new, 1, span(1), 0.5, Some(&z(1)));

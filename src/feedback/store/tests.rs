@@ -8,7 +8,7 @@ use crate::{
         Feedback, FeedbackOptions, Recorder, Reported, Statement,
         doubles::{HandClock, SEGMENT, event, profile, span, z},
     },
-    profile::Profile,
+    profile::{Profile, ScorerParams},
 };
 
 fn open(dir: &Path, max_samples: usize) -> Feedback {
@@ -273,7 +273,11 @@ fn precision_is_that_of_the_version_judged_last() {
     let feedback = open(dir.path(), 100);
     let old = profile("cam");
     let mut new = (*old).clone();
-    new.scorer.intercept = 1.0;
+    new.scorer = ScorerParams {
+        weights: vec![0.5; 6],
+        intercept: 1.0,
+    }
+    .into();
     let recorders = [
         detection(&feedback, "a", &old),
         detection(&feedback, "b", &Arc::new(new)),

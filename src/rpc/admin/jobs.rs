@@ -1,59 +1,271 @@
 //! RPCs on jobs.
 
-use tokio_stream::Empty;
-use tonic::{Request, Response, Status};
+use std::{fs::File, io::Read as _, time::Duration};
 
-use super::{super::proto, Admin, unimplemented};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 
-const INSTEAD: &str = "hunting, calibration and evaluation run from the command line";
+use super::{
+    super::{proto, status::label},
+    Admin,
+    answer::failed,
+    blocking, going_down, options, timestamp,
+};
+use crate::{
+    error::{Error, Kind, Result, ResultExt as _},
+    jobs::{self, CalibrateRequest, Jobs, Progress, ReportFormat, Request, State, Summary},
+    limits,
+    telemetry::server::rpc_ended,
+};
+
+/// Messages of a stream that wait for its reader: a follower gets the newest state when it reads.
+const WAITING: usize = 1;
 
 impl Admin {
     pub(super) async fn jobs_hunt(
         &self,
-        _: Request<proto::HuntHeadsRequest>,
-    ) -> Result<Response<proto::HuntHeadsResponse>, Status> {
-        unimplemented("HuntHeads", INSTEAD)
+        request: proto::HuntHeadsRequest,
+    ) -> Result<proto::HuntHeadsResponse> {
+        let jobs = self.jobs()?;
+        let options = options::hunt(request.options)?;
+        let job_id = jobs
+            .submit(Request::Hunt { options }, &request.clip_ids)
+            .await?;
+        Ok(proto::HuntHeadsResponse { job_id })
     }
 
     pub(super) async fn jobs_calibrate(
         &self,
-        _: Request<proto::CalibrateRequest>,
-    ) -> Result<Response<proto::CalibrateResponse>, Status> {
-        unimplemented("Calibrate", INSTEAD)
+        request: proto::CalibrateRequest,
+    ) -> Result<proto::CalibrateResponse> {
+        let jobs = self.jobs()?;
+        let wanted = Request::Calibrate(CalibrateRequest {
+            profile: request.profile,
+            options: options::hunt(request.options)?,
+            activate: request.activate,
+            keep_heads: request.keep_heads,
+            base_version: String::new(),
+            include_feedback: request.include_feedback,
+            normal_only: options::normal_only(request.normal_only, request.keep_heads)?,
+        });
+        let job_id = jobs.submit(wanted, &request.clip_ids).await?;
+        Ok(proto::CalibrateResponse { job_id })
     }
 
     pub(super) async fn jobs_evaluate(
         &self,
-        _: Request<proto::EvaluateRequest>,
-    ) -> Result<Response<proto::EvaluateResponse>, Status> {
-        unimplemented("Evaluate", INSTEAD)
+        request: proto::EvaluateRequest,
+    ) -> Result<proto::EvaluateResponse> {
+        let jobs = self.jobs()?;
+        let wanted = Request::Evaluate {
+            profile: request.profile,
+            version: request.profile_version,
+        };
+        let job_id = jobs.submit(wanted, &request.clip_ids).await?;
+        Ok(proto::EvaluateResponse { job_id })
     }
 
-    pub(super) async fn jobs_list(
-        &self,
-        _: Request<proto::ListJobsRequest>,
-    ) -> Result<Response<proto::ListJobsResponse>, Status> {
-        unimplemented("ListJobs", INSTEAD)
+    pub(super) fn jobs_list(&self) -> Result<proto::ListJobsResponse> {
+        Ok(proto::ListJobsResponse {
+            jobs: self.jobs()?.list().into_iter().map(message).collect(),
+        })
     }
 
-    pub(super) async fn jobs_follow(
+    pub(super) fn jobs_follow(
         &self,
-        _: Request<proto::FollowJobRequest>,
-    ) -> Result<Response<Empty<Result<proto::FollowJobResponse, Status>>>, Status> {
-        unimplemented("FollowJob", INSTEAD)
+        request: &proto::FollowJobRequest,
+    ) -> Result<ReceiverStream<Result<proto::FollowJobResponse, Status>>> {
+        let jobs = self.jobs()?;
+        let progress = jobs.follow(&request.job_id)?;
+        let place = self.place()?;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let follower = Follower {
+            jobs,
+            id: request.job_id.clone(),
+            progress,
+            closing: self.closing.clone(),
+            sender,
+            _place: place,
+        };
+        tokio::spawn(follower.run());
+        Ok(ReceiverStream::new(receiver))
     }
 
     pub(super) async fn jobs_cancel(
         &self,
-        _: Request<proto::CancelJobRequest>,
-    ) -> Result<Response<proto::CancelJobResponse>, Status> {
-        unimplemented("CancelJob", INSTEAD)
+        request: proto::CancelJobRequest,
+    ) -> Result<proto::CancelJobResponse> {
+        let jobs = self.jobs()?;
+        blocking(move || {
+            let progress = jobs.cancel(&request.job_id)?;
+            Ok(proto::CancelJobResponse {
+                progress: Some(progress_message(&progress)),
+            })
+        })
+        .await
     }
 
-    pub(super) async fn jobs_report(
+    pub(super) fn jobs_report(
         &self,
-        _: Request<proto::GetReportRequest>,
-    ) -> Result<Response<Empty<Result<proto::GetReportResponse, Status>>>, Status> {
-        unimplemented("GetReport", INSTEAD)
+        request: &proto::GetReportRequest,
+    ) -> Result<ReceiverStream<Result<proto::GetReportResponse, Status>>> {
+        let jobs = self.jobs()?;
+        let format = match proto::ReportFormat::try_from(request.format) {
+            Ok(proto::ReportFormat::Unspecified | proto::ReportFormat::Html) => ReportFormat::Html,
+            Ok(proto::ReportFormat::Json) => ReportFormat::Json,
+            Err(_) => {
+                return Err(
+                    Error::invalid("no format that this version knows").with_field("format")
+                );
+            }
+        };
+        let file = jobs.report(&request.job_id, format)?;
+        let place = self.place()?;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            send_file(file, &sender);
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit> {
+        self.followers.clone().try_acquire_owned().map_err(|_| {
+            Error::exhausted(format!(
+                "{} callers follow jobs already: try again later",
+                limits::JOB_FOLLOWERS_MAX
+            ))
+        })
+    }
+}
+
+/// One caller of FollowJob.
+struct Follower {
+    jobs: std::sync::Arc<Jobs>,
+    id: String,
+    progress: watch::Receiver<Progress>,
+    closing: CancellationToken,
+    sender: mpsc::Sender<Result<proto::FollowJobResponse, Status>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// Tells the present state at once, then what changes; a caller that reads slowly misses what
+    /// came in between.
+    async fn run(mut self) {
+        let sender = self.sender.clone();
+        let told = tokio::select! {
+            biased;
+            () = sender.closed() => Err(Error::cancelled("the client left")),
+            told = self.tell() => told,
+        };
+        match told {
+            Ok(()) => rpc_ended("FollowJob", label(Code::Ok)),
+            Err(error) => {
+                let status = failed("FollowJob", &error);
+                // A caller that reads nothing learns it from the stream's end.
+                let _ = self.sender.try_send(Err(status));
+            }
+        }
+    }
+
+    async fn tell(&mut self) -> Result<()> {
+        loop {
+            let progress = self.progress.borrow_and_update().clone();
+            let ended = progress.state.is_end();
+            let mut message = progress_message(&progress);
+            if progress.state == State::Succeeded {
+                let (jobs, id) = (self.jobs.clone(), self.id.clone());
+                message.result_json = blocking(move || jobs.result(&id)).await?;
+            }
+            let response = proto::FollowJobResponse {
+                progress: Some(message),
+            };
+            tokio::select! {
+                biased;
+                sent = self.sender.send(Ok(response)) => {
+                    sent.map_err(|_| Error::cancelled("the client left"))?;
+                }
+                () = self.closing.cancelled() => return Err(going_down()),
+            }
+            if ended {
+                return Ok(());
+            }
+            time::sleep(limits::JOB_PROGRESS_PERIOD).await;
+            tokio::select! {
+                biased;
+                changed = self.progress.changed() => changed.map_err(|_| going_down())?,
+                () = self.closing.cancelled() => return Err(going_down()),
+            }
+        }
+    }
+}
+
+/// Sends a file in chunks; blocks while its reader does not read, until it leaves.
+fn send_file(mut file: File, to: &mpsc::Sender<Result<proto::GetReportResponse, Status>>) {
+    let mut piece = vec![0; limits::REPORT_CHUNK_BYTES];
+    loop {
+        let read = file
+            .read(&mut piece)
+            .or_kind(Kind::DataLoss, || "the report cannot be read".to_owned());
+        let message = match read {
+            Ok(0) => return,
+            Ok(n) => Ok(proto::GetReportResponse {
+                chunk: piece.get(..n).unwrap_or_default().to_vec(),
+            }),
+            Err(error) => Err(failed("GetReport", &error)),
+        };
+        let over = message.is_err();
+        if to.blocking_send(message).is_err() || over {
+            return;
+        }
+    }
+}
+
+fn message(job: Summary) -> proto::Job {
+    let kind = match job.kind {
+        jobs::Kind::Hunt => proto::JobKind::HuntHeads,
+        jobs::Kind::Calibrate => proto::JobKind::Calibrate,
+        jobs::Kind::Evaluate => proto::JobKind::Evaluate,
+    };
+    proto::Job {
+        id: job.id,
+        kind: kind.into(),
+        progress: Some(progress_message(&job.progress)),
+        created_at: Some(timestamp(job.created_unix_ns)),
+        ended_at: job.ended_unix_ns.map(timestamp),
+        profile: job.profile,
+    }
+}
+
+fn progress_message(progress: &Progress) -> proto::JobProgress {
+    let state = match progress.state {
+        State::Queued => proto::JobState::Queued,
+        State::Running => proto::JobState::Running,
+        State::Succeeded => proto::JobState::Succeeded,
+        State::Failed => proto::JobState::Failed,
+        State::Cancelled => proto::JobState::Cancelled,
+    };
+    proto::JobProgress {
+        state: state.into(),
+        stage: progress.stage.to_owned(),
+        done: progress.done,
+        total: progress.total,
+        remaining: progress.remaining.map(duration),
+        error: progress.error.clone().unwrap_or_default(),
+        result_json: String::new(),
+        samples_reused: progress.samples_reused,
+    }
+}
+
+fn duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: span.subsec_nanos() as i32,
     }
 }

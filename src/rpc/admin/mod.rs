@@ -1,32 +1,140 @@
 //! AdminService: each RPC is handed to the part that knows it.
 
 mod answer;
+mod book;
 mod clips;
 mod jobs;
+mod options;
 mod profiles;
 
 use std::sync::Arc;
 
-use tokio_stream::Empty;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tokio::sync::Semaphore;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    profiles::Profiles,
+    OpenMedia, Profiles,
     proto::{self, admin_service_server::AdminService},
-    status::label,
 };
-use crate::telemetry::server::rpc_ended;
+use crate::{
+    config::AdminSettings,
+    engine::EngineHandle,
+    error::{Error, Result},
+    feedback::Feedback,
+    jobs::{Jobs, JobsParts},
+    library::{Library, LibraryLimits},
+    limits,
+};
+use answer::{answered, failed};
 
 /// The service.
 pub(super) struct Admin {
-    pub profiles: Arc<Profiles>,
+    /// Versions of profiles.
+    profiles: Arc<Profiles>,
+    /// Clips and kept features; `None` without `admin.dir`.
+    library: Option<Arc<Library>>,
+    /// Jobs; `None` without `admin.dir`.
+    jobs: Option<Arc<Jobs>>,
+    /// Callers that may follow jobs or read reports at the same time.
+    followers: Arc<Semaphore>,
+    /// Fires when the shutdown begins.
+    closing: CancellationToken,
 }
 
-fn unimplemented<T>(method: &'static str, instead: &str) -> Result<Response<T>, Status> {
-    rpc_ended(method, label(Code::Unimplemented));
-    Err(Status::unimplemented(format!(
-        "AdminService.{method} is not part of this version: {instead}"
-    )))
+/// What the service works with.
+pub(super) struct AdminParts {
+    pub settings: AdminSettings,
+    pub engine: EngineHandle,
+    pub profiles: Arc<Profiles>,
+    pub media: Arc<dyn OpenMedia>,
+    pub feedback: Option<Arc<Feedback>>,
+    pub closing: CancellationToken,
+}
+
+impl Admin {
+    /// Opens clips and jobs where `admin.dir` is set; jobs of a former run go on.
+    ///
+    /// Fails with `FailedPrecondition` where the directory cannot be used.
+    pub async fn open(parts: AdminParts) -> Result<Admin> {
+        let (library, jobs) = match parts.settings.dir.clone() {
+            None => (None, None),
+            Some(dir) => {
+                let limits = LibraryLimits {
+                    quota_bytes: parts.settings.quota_bytes,
+                    clip_max_bytes: parts.settings.clip_max_bytes,
+                    import_roots: parts.settings.import_roots.clone(),
+                };
+                let library = blocking(move || Library::open(dir, limits)).await?;
+                let media = parts.media;
+                let jobs = Jobs::start(JobsParts {
+                    engine: parts.engine,
+                    library: library.clone(),
+                    open: Arc::new(move |path, cancel| media.open_file(path, cancel)),
+                    book: Arc::new(book::Book::new(parts.profiles.clone(), parts.feedback)),
+                    kept: parts.settings.jobs_kept,
+                })?;
+                (Some(library), Some(Arc::new(jobs)))
+            }
+        };
+        Ok(Admin {
+            profiles: parts.profiles,
+            library,
+            jobs,
+            followers: Arc::new(Semaphore::new(limits::JOB_FOLLOWERS_MAX)),
+            closing: parts.closing,
+        })
+    }
+
+    /// The shutdown begins: the job that runs stops soon, and goes on at the next start.
+    pub fn close(&self) {
+        if let Some(jobs) = &self.jobs {
+            jobs.close();
+        }
+    }
+
+    /// Waits, not forever, for the job that runs to stop.
+    pub async fn stop(&self) {
+        if let Some(jobs) = &self.jobs {
+            jobs.stop().await;
+        }
+    }
+
+    fn library(&self) -> Result<Arc<Library>> {
+        self.library.clone().ok_or_else(without_directory)
+    }
+
+    fn jobs(&self) -> Result<Arc<Jobs>> {
+        self.jobs.clone().ok_or_else(without_directory)
+    }
+}
+
+fn without_directory() -> Error {
+    Error::precondition(
+        "this server keeps no clips and runs no jobs: have the operator set admin.dir",
+    )
+}
+
+fn going_down() -> Error {
+    Error::unavailable("the server is shutting down; ask again later")
+}
+
+/// Runs what blocks on the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::internal("a task failed").with_source(error)))
+}
+
+/// Nanoseconds since 1970 on the wire.
+fn timestamp(unix_ns: u64) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: (unix_ns / 1_000_000_000) as i64,
+        nanos: (unix_ns % 1_000_000_000) as i32,
+    }
 }
 
 #[tonic::async_trait]
@@ -35,95 +143,100 @@ impl AdminService for Admin {
         &self,
         request: Request<Streaming<proto::UploadClipRequest>>,
     ) -> Result<Response<proto::UploadClipResponse>, Status> {
-        self.clips_upload(request).await
+        answered("UploadClip", self.clips_upload(request.into_inner()).await)
     }
 
     async fn import_clips(
         &self,
         request: Request<proto::ImportClipsRequest>,
     ) -> Result<Response<proto::ImportClipsResponse>, Status> {
-        self.clips_import(request).await
+        answered("ImportClips", self.clips_import(request.into_inner()).await)
     }
 
     async fn list_clips(
         &self,
         request: Request<proto::ListClipsRequest>,
     ) -> Result<Response<proto::ListClipsResponse>, Status> {
-        self.clips_list(request).await
+        answered("ListClips", self.clips_list(request.into_inner()).await)
     }
 
     async fn get_clip(
         &self,
         request: Request<proto::GetClipRequest>,
     ) -> Result<Response<proto::GetClipResponse>, Status> {
-        self.clips_get(request).await
+        answered("GetClip", self.clips_get(request.into_inner()).await)
     }
 
     async fn relabel_clip(
         &self,
         request: Request<proto::RelabelClipRequest>,
     ) -> Result<Response<proto::RelabelClipResponse>, Status> {
-        self.clips_relabel(request).await
+        answered(
+            "RelabelClip",
+            self.clips_relabel(request.into_inner()).await,
+        )
     }
 
     async fn delete_clip(
         &self,
         request: Request<proto::DeleteClipRequest>,
     ) -> Result<Response<proto::DeleteClipResponse>, Status> {
-        self.clips_delete(request).await
+        answered("DeleteClip", self.clips_delete(request.into_inner()).await)
     }
 
     async fn hunt_heads(
         &self,
         request: Request<proto::HuntHeadsRequest>,
     ) -> Result<Response<proto::HuntHeadsResponse>, Status> {
-        self.jobs_hunt(request).await
+        answered("HuntHeads", self.jobs_hunt(request.into_inner()).await)
     }
 
     async fn calibrate(
         &self,
         request: Request<proto::CalibrateRequest>,
     ) -> Result<Response<proto::CalibrateResponse>, Status> {
-        self.jobs_calibrate(request).await
+        answered("Calibrate", self.jobs_calibrate(request.into_inner()).await)
     }
 
     async fn evaluate(
         &self,
         request: Request<proto::EvaluateRequest>,
     ) -> Result<Response<proto::EvaluateResponse>, Status> {
-        self.jobs_evaluate(request).await
+        answered("Evaluate", self.jobs_evaluate(request.into_inner()).await)
     }
 
     async fn list_jobs(
         &self,
-        request: Request<proto::ListJobsRequest>,
+        _: Request<proto::ListJobsRequest>,
     ) -> Result<Response<proto::ListJobsResponse>, Status> {
-        self.jobs_list(request).await
+        answered("ListJobs", self.jobs_list())
     }
 
-    type FollowJobStream = Empty<Result<proto::FollowJobResponse, Status>>;
+    type FollowJobStream = ReceiverStream<Result<proto::FollowJobResponse, Status>>;
 
     async fn follow_job(
         &self,
         request: Request<proto::FollowJobRequest>,
     ) -> Result<Response<Self::FollowJobStream>, Status> {
-        self.jobs_follow(request).await
+        self.jobs_follow(&request.into_inner())
+            .map(Response::new)
+            .map_err(|error| failed("FollowJob", &error))
     }
 
     async fn cancel_job(
         &self,
         request: Request<proto::CancelJobRequest>,
     ) -> Result<Response<proto::CancelJobResponse>, Status> {
-        self.jobs_cancel(request).await
+        answered("CancelJob", self.jobs_cancel(request.into_inner()).await)
     }
 
-    type GetReportStream = Empty<Result<proto::GetReportResponse, Status>>;
+    type GetReportStream = ReceiverStream<Result<proto::GetReportResponse, Status>>;
 
     async fn get_report(
         &self,
         request: Request<proto::GetReportRequest>,
     ) -> Result<Response<Self::GetReportStream>, Status> {
-        self.jobs_report(request).await
+        answered("GetReport", self.jobs_report(&request.into_inner()))
     }
 
     async fn list_profiles(

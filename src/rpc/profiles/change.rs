@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{Entry, Profiles, Ready, Shown, blocking, told};
+use super::{Entry, Profiles, Ready, Shown, blocking, no_directory, told};
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     profile::{Profile, ProfileStore, Scope},
@@ -114,9 +114,7 @@ impl Profiles {
         W: Future<Output = Result<T>> + Send + 'static,
     {
         let Some(store) = self.store.clone() else {
-            return Err(Error::precondition(
-                "this server has one profile, given as a file: profiles can be added and activated where profiles.dir is set",
-            ));
+            return Err(no_directory());
         };
         let this = self.clone();
         let task = tokio::spawn(async move {
@@ -167,10 +165,13 @@ impl Profiles {
         // What is activated was checked before: it is there.
         if let Some(Entry::Ready(ready)) = active.and_then(|name| shown.by_name.get(&name)) {
             let ready = ready.clone();
-            if ready.version != shown.active.version || ready.name() != shown.active.name() {
+            let before = shown.active.replace(ready.clone());
+            let is_new = before.is_none_or(|before| {
+                ready.version != before.version || ready.name() != before.name()
+            });
+            if is_new {
                 server::active_profile(ready.name(), ready.version());
             }
-            shown.active = ready;
         }
         shown.tell_followers();
         Ok(())
@@ -186,7 +187,7 @@ impl Shown {
         } = self;
         followers.retain(|name, follower| {
             let now = match (name.as_str(), by_name.get(name)) {
-                ("", _) => Some(&*active),
+                ("", _) => active.as_ref(),
                 (_, Some(Entry::Ready(ready))) => Some(ready),
                 _ => None,
             };

@@ -116,7 +116,10 @@ impl Profiles {
             ProfileEntry {
                 name: name.clone(),
                 current: profile.is_ok(),
-                active: name == shown.active.name(),
+                active: shown
+                    .active
+                    .as_ref()
+                    .is_some_and(|active| active.name() == name),
                 version,
                 profile,
             }
