@@ -113,7 +113,8 @@ impl BrightnessProbe {
         }
         let noise = |scale: f32| {
             let seed = (brightness * 255.0) as usize * 13 + id.layer * 31 + id.head * 57;
-            scale * (((seed + i * 17 + prompt * 7) * 2_654_435_761 >> 7) % 1000) as f32 / 1000.0
+            let mixed = (seed + i * 17 + prompt * 7) * 2_654_435_761;
+            scale * ((mixed >> 7) % 1000) as f32 / 1000.0
         };
         if HEADS.contains(&id) {
             brightness + noise(0.01)
