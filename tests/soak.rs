@@ -126,6 +126,7 @@ async fn watch(
         }),
         profile: String::new(),
         options: Some(DetectOptions::default()),
+        ..Default::default()
     };
     let mut responses = client.watch(request).await.unwrap().into_inner();
     loop {
