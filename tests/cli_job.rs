@@ -121,6 +121,72 @@ fn from_labelled_clips_to_events() {
 }
 
 #[test]
+fn calibrate_chooses_k_reports_and_works_on_normal_footage_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = site(dir.path());
+    let (profile, page) = (dir.path().join("site.json"), dir.path().join("site.html"));
+    let common = [
+        "calibrate",
+        "--model",
+        MODEL,
+        "--manifest",
+        text(&manifest),
+        "--prompt",
+        "Is this normal?",
+        "--segment-frames",
+        "8",
+        "--out",
+        text(&profile),
+    ];
+    let run = |more: &[&str]| succeeds(&[&common[..], more].concat());
+    let refused = |more: &[&str]| fails(&[&common[..], more].concat());
+    let saved = || -> Value { serde_json::from_slice(&fs::read(&profile).unwrap()).unwrap() };
+
+    let told = run(&["--top-k", "auto", "--report", text(&page)]);
+    assert!(told.contains("normal footage only"), "{told}");
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("How many heads") && html.ends_with("</html>\n"));
+    assert_eq!(saved()["profile"]["schema"], 1);
+    let told = run(&[
+        "--top-k",
+        "2",
+        "--validation",
+        "0.5",
+        "--sampling",
+        "segment",
+    ]);
+    assert!(told.contains("validation clips"), "{told}");
+    assert_eq!(saved()["profile"]["notes"]["validation_fraction"], 0.5);
+    assert!(refused(&["--top-k", "some"]).contains("auto"));
+    assert!(refused(&["--validation", "0.95"]).contains("0 to 0.9"));
+
+    let normal = [
+        "--normal-only",
+        "--false-alarms-per-day",
+        "24",
+        "--top-k",
+        "2",
+    ];
+    assert!(refused(&normal).contains("accept the upper bound"));
+    assert!(refused(&["--normal-only"]).contains("--false-alarms-per-day"));
+    let told = run(&[&normal[..], &["--accept-upper-bound"]].concat());
+    assert!(told.contains("at 95% confidence"), "{told}");
+    assert_eq!(saved()["profile"]["schema"], 2);
+    let video = dir.path().join("a.mp4");
+    let out = succeeds(&[
+        "detect",
+        text(&video),
+        "--model",
+        MODEL,
+        "--profile",
+        text(&profile),
+        "--json",
+    ]);
+    let found: Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!(found["segments"].as_array().unwrap().len(), 25);
+}
+
+#[test]
 fn one_video_and_whole_videos() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = site(dir.path());

@@ -299,7 +299,7 @@ mod tests {
         // Labels that no head knows: ranked on all samples the best of 12 heads would seem to.
         let choice = choose(15, |labels| {
             (0..labels.len())
-                .map(|i| (i * 2_654_435_761) >> 7 & 1 == 0)
+                .map(|i| ((i * 2_654_435_761) >> 7) & 1 == 0)
                 .collect()
         });
         let mean: f64 = choice

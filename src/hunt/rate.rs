@@ -273,8 +273,8 @@ mod tests {
                 assert_eq!(count(fit.threshold), fit.events, "{seed} {per_day}");
                 let most = allowed(per_day * fit.days);
                 assert!(fit.events <= most);
-                for step in 0..100 {
-                    let above = fit.threshold + f64::from(step) * 0.005;
+                for step in 0..25 {
+                    let above = fit.threshold + f64::from(step) * 0.02;
                     assert!(
                         above > 1.0 || count(above) <= most,
                         "{seed} {per_day} {above}"

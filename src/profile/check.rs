@@ -150,8 +150,8 @@ impl Profile {
             {
                 let dot: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
                 let want = if i == j { 1.0 } else { 0.0 };
-                // Also refuses NaN.
-                if !((dot - want).abs() <= ORTHONORMAL_TOLERANCE) {
+                let off = (dot - want).abs();
+                if off.is_nan() || off > ORTHONORMAL_TOLERANCE {
                     return Err(bad(
                         "scorer.normality.directions",
                         format!("are not orthonormal at {j} and {i}"),
