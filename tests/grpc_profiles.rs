@@ -849,7 +849,7 @@ impl OpenMedia for Files {
     ) -> Result<Box<dyn MediaSource>> {
         match source {
             UriSource::File { .. } => self.open_upload(Box::new(Endless(LENGTH)), cancel),
-            UriSource::Camera { .. } => Err(Error::internal("no camera here")),
+            _ => Err(Error::internal("nothing but files here")),
         }
     }
 }

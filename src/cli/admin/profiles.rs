@@ -28,6 +28,9 @@ pub enum Profiles {
         /// Default: the newest
         #[arg(long, value_name = "SHA256", default_value = "")]
         version: String,
+        /// Leave the active profile as it is
+        #[arg(long)]
+        current_only: bool,
     },
     /// Undo the last activation
     RollBack {
@@ -65,8 +68,16 @@ impl Profiles {
                 let profile: Value = serde_json::from_str(&response.json).unwrap_or_default();
                 to.print(&profile, || response.json.clone())
             }
-            Profiles::Activate { name, version } => {
-                let request = proto::ActivateProfileRequest { name, version };
+            Profiles::Activate {
+                name,
+                version,
+                current_only,
+            } => {
+                let request = proto::ActivateProfileRequest {
+                    name,
+                    version,
+                    current_only,
+                };
                 let response = client.activate_profile(request).await;
                 print(to, response.map_err(refused)?.into_inner().profile)
             }
