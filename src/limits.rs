@@ -609,3 +609,11 @@ pub const NORMAL_RANKING_SAMPLES_MAX: usize = 256;
 
 /// Largest rate of false alarms that may be asked for, per camera and day: one a second.
 pub const FALSE_ALARMS_PER_DAY_MAX: f64 = 86_400.0;
+
+/// Most numbers of a feature vector whose covariance is taken apart, eight heads of 128: some 6 G
+/// operations for each held-out group of videos.
+pub const NORMALITY_NUMBERS_MAX: usize = 1024;
+
+/// Most normal samples of one fit of the comparison in a few-shot calibration's report, taken evenly:
+/// a row of a report must not cost more than the calibration.
+pub const NORMAL_COMPARISON_SAMPLES_MAX: usize = 1024;
