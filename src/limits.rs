@@ -786,3 +786,11 @@ pub const JOB_PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 /// Longest wait at the shutdown for the job's step in progress. It goes on where it was after a
 /// restart, however it ends.
 pub const JOBS_STOP: Duration = Duration::from_secs(30);
+
+/// Most numbers of a feature vector whose covariance is taken apart, eight heads of 128: some 6 G
+/// operations for each held-out group of videos.
+pub const NORMALITY_NUMBERS_MAX: usize = 1024;
+
+/// Most normal samples of one fit of the comparison in a few-shot calibration's report, taken evenly:
+/// a row of a report must not cost more than the calibration.
+pub const NORMAL_COMPARISON_SAMPLES_MAX: usize = 1024;

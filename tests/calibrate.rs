@@ -691,6 +691,12 @@ fn too_little_normal_footage_is_refused_or_bounded() {
             .field()
             .map(str::to_owned)
     };
+    let mut wide = info();
+    wide.head_dim = 400;
+    let error = normal_options(1800.0, true)
+        .check(&wide, &videos)
+        .unwrap_err();
+    assert!(error.message().contains("1 to 2"), "{error}");
     assert_eq!(
         refused(&|o| o.calibrate.auto_top_k = true, &videos).unwrap(),
         "auto_top_k"

@@ -157,7 +157,12 @@ fn calibrate_chooses_k_reports_and_works_on_normal_footage_alone() {
     ]);
     assert!(told.contains("validation clips"), "{told}");
     assert_eq!(saved()["profile"]["notes"]["validation_fraction"], 0.5);
-    assert!(refused(&["--top-k", "some"]).contains("auto"));
+    let usage = |more: &[&str]| {
+        let output = headhunt(&[&common[..], more].concat());
+        assert_eq!(output.status.code(), Some(2), "a usage error");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(usage(&["--top-k", "some"]).contains("auto"));
     assert!(refused(&["--validation", "0.95"]).contains("0 to 0.9"));
 
     let normal = [
@@ -168,7 +173,7 @@ fn calibrate_chooses_k_reports_and_works_on_normal_footage_alone() {
         "2",
     ];
     assert!(refused(&normal).contains("accept the upper bound"));
-    assert!(refused(&["--normal-only"]).contains("--false-alarms-per-day"));
+    assert!(usage(&["--normal-only"]).contains("--false-alarms-per-day"));
     let told = run(&[&normal[..], &["--accept-upper-bound"]].concat());
     assert!(told.contains("at 95% confidence"), "{told}");
     assert_eq!(saved()["profile"]["schema"], 2);

@@ -75,7 +75,7 @@ async fn metrics_have_the_series_with_the_stated_buckets() {
         1.0,
     );
     is("headhunt_streams", 0.0);
-    let version = server.profiles.active().version().to_owned();
+    let version = server.profiles.active().unwrap().version().to_owned();
     is(
         &format!(r#"headhunt_profile_info{{profile="cam",version="{version}"}}"#),
         1.0,

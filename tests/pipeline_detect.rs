@@ -22,7 +22,7 @@ use headhunt::{
         options::PictureOptions,
         prepare::{OpenSource, Preparation, PrepareOptions, Prepared, Resize, whole_video},
     },
-    profile::Profile,
+    profile::{NormalityParams, Profile},
     score::{
         events::{EndReason, Event},
         locate::{SegmentSpan, locate},
@@ -217,6 +217,35 @@ async fn events_come_in_media_order_and_say_what_the_batch_locator_says() {
         .map(|scores| scores.probability)
         .collect();
     assert!(p[0] < 0.4 && p[4] > 0.6, "{p:?}");
+}
+
+#[tokio::test]
+async fn a_normality_scorer_streams_what_the_batch_locator_says() {
+    let bench = engine().await;
+    let mut profile = profile();
+    profile.scoring_prompts.truncate(1);
+    // Dark frames are normal: about -1.1 in every number of the double's features.
+    profile.scorer = NormalityParams {
+        mean: vec![-1.1; 6],
+        variance: 0.25,
+        excess: vec![8.0],
+        directions: vec![0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
+        distances: vec![1.0, 4.0],
+        quantiles: vec![0.25, 0.75],
+        tail_scale: 2.0,
+    }
+    .into();
+    profile.schema = profile.scorer.schema();
+    let steps = frames([20; 12].into_iter().chain([200; 12]).chain([20; 10]));
+    let (events, summary) = detect(&bench.handle, profile.clone(), false, steps).await;
+    assert_eq!(summary.unwrap().events, 1);
+    let located = batch(&events, &profile);
+    let (p, smoothed): (Vec<f64>, Vec<f64>) = finals(&events)
+        .iter()
+        .map(|scores| (scores.probability, scores.smoothed))
+        .unzip();
+    assert_eq!(smoothed, located.smoothed);
+    assert!(p[0] < 0.25 && p[4] > 0.999, "{p:?}");
 }
 
 #[tokio::test]

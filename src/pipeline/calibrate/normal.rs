@@ -20,6 +20,7 @@ use crate::{
         rate::{self, RateFit},
         stopped,
     },
+    limits::{NORMAL_COMPARISON_SAMPLES_MAX, NORMALITY_NUMBERS_MAX},
     pipeline::{labelled::LabelledVideo, report, samples::SampleSet},
     profile::{LocatorParams, Scorer},
     report::Method,
@@ -59,6 +60,14 @@ impl NormalOptions {
             )
             .with_field("validation_fraction"));
         }
+        let most = most_heads(info.head_dim);
+        if self.calibrate.hunt.top_k > most {
+            return Err(Error::invalid(format!(
+                "top_k is {}: with normal footage alone heads may have {NORMALITY_NUMBERS_MAX} numbers together, so give 1 to {most}",
+                self.calibrate.hunt.top_k
+            ))
+            .with_field("top_k"));
+        }
         rate::check_rate(self.false_alarms_per_day)?;
         let normal = videos.iter().filter(|video| !video.anomaly).count();
         if normal < 2 {
@@ -69,6 +78,11 @@ impl NormalOptions {
         }
         Ok(())
     }
+}
+
+/// Most heads whose covariance is taken apart.
+fn most_heads(head_dim: usize) -> usize {
+    (NORMALITY_NUMBERS_MAX / head_dim.max(1)).max(1)
 }
 
 /// Marks every frame of normal clips as known, so that they are cut into segments although no clip
@@ -258,7 +272,7 @@ fn warnings(hunt: &NormalHunt, rate: &RateFit, options: &NormalOptions) -> Vec<S
 
 /// How normal footage alone would do on the held-out samples of a few-shot calibration: heads ranked
 /// by the normal samples that are trained on (out of fold: by all normal ones), distances from fits
-/// to normal samples that exclude the held-out video.
+/// to normal samples that exclude the held-out video, at most 1,024 of them, taken evenly.
 ///
 /// Errors as [`rank_heads`] and [`fit`].
 pub(super) fn compare(
@@ -277,7 +291,7 @@ pub(super) fn compare(
     };
     let normal: Vec<usize> = training.into_iter().filter(|&i| !labels[i]).collect();
     let hunt_options = HuntOptions {
-        top_k: heads,
+        top_k: heads.min(most_heads(set.features.head_dim)),
         lambda: options.hunt.lambda,
     };
     let hunt = rank_heads(
@@ -294,7 +308,13 @@ pub(super) fn compare(
         if stop() {
             return Err(stopped());
         }
-        let rows: Vec<&[f32]> = rows.map(|i| z[i].as_slice()).collect();
+        let mut rows: Vec<&[f32]> = rows.map(|i| z[i].as_slice()).collect();
+        let n = rows.len();
+        if n > NORMAL_COMPARISON_SAMPLES_MAX {
+            rows = (0..NORMAL_COMPARISON_SAMPLES_MAX)
+                .map(|i| rows[i * n / NORMAL_COMPARISON_SAMPLES_MAX])
+                .collect();
+        }
         Ok(Normality::from(&fit(&rows)?))
     };
     let (held_out, distances) = match &part.kept {
@@ -348,7 +368,8 @@ pub(super) fn comparison(
     let normal_only = match compare(set, part, options, heads, cancel) {
         Ok(row) => row,
         // Too few normal samples or videos, or one class only among the held-out ones: no row.
-        Err(error) if error.kind() == Kind::InvalidArgument => {
+        // Nor does anything else but being cancelled end a calibration that does not depend on it.
+        Err(error) if error.kind() != Kind::Cancelled => {
             return Ok(Err(format!(
                 "no comparison with normal footage alone: {}",
                 error.message()
