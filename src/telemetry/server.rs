@@ -134,3 +134,36 @@ impl Drop for RpcRunning {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn an_rpc_counts_once_however_it_ends() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            RpcRunning::begin("Detect").ended("ok");
+            drop(RpcRunning::begin("Detect"));
+            let panicked = std::panic::catch_unwind(|| {
+                let _running = RpcRunning::begin("Detect");
+                panic!("the test told it to");
+            });
+            assert!(panicked.is_err());
+        });
+        let text = handle.render();
+        let mut series: Vec<&str> = text.lines().filter(|line| line.starts_with(RPCS)).collect();
+        series.sort_unstable();
+        assert_eq!(
+            series,
+            [
+                r#"headhunt_rpcs_total{method="Detect",code="cancelled"} 1"#,
+                r#"headhunt_rpcs_total{method="Detect",code="internal"} 1"#,
+                r#"headhunt_rpcs_total{method="Detect",code="ok"} 1"#,
+            ]
+        );
+    }
+}
