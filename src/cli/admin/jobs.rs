@@ -59,10 +59,10 @@ pub struct HuntArgs {
     #[arg(long, value_name = "C")]
     c: Option<f64>,
     /// Part of the videos kept from hunting and fitting for validation
-    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    #[arg(long = "validation", value_name = "F", default_value_t = 0.0)]
     validation_fraction: f64,
     /// What one sample is; auto: segments where any clip has intervals
-    #[arg(long, value_enum, default_value_t = Unit::Auto)]
+    #[arg(long = "sampling", value_enum, default_value_t = Unit::Auto)]
     sampling_unit: Unit,
     /// Frames per segment. Default: 48
     #[arg(long, value_name = "N")]
@@ -160,9 +160,12 @@ pub struct Calibrate {
     /// Add the samples of reported feedback
     #[arg(long, requires = "keep_heads")]
     include_feedback: bool,
-    /// Calibrate on normal clips alone, for this many false alarms per camera and day
-    #[arg(long, value_name = "RATE", conflicts_with = "keep_heads")]
-    normal_only: Option<f64>,
+    /// Calibrate on normal clips alone
+    #[arg(long, requires = "false_alarms_per_day", conflicts_with = "keep_heads")]
+    normal_only: bool,
+    /// With --normal-only: false alarms per camera and day that the threshold aims at
+    #[arg(long, value_name = "R", requires = "normal_only")]
+    false_alarms_per_day: Option<f64>,
     /// With --normal-only: where the footage cannot show that rate, write the one it can show
     #[arg(long, requires = "normal_only")]
     accept_upper_bound: bool,
@@ -177,7 +180,7 @@ impl Calibrate {
             activate: self.activate,
             keep_heads: self.keep_heads,
             include_feedback: self.include_feedback,
-            normal_only: self.normal_only.map(|rate| proto::NormalOnly {
+            normal_only: self.false_alarms_per_day.map(|rate| proto::NormalOnly {
                 false_alarms_per_day: rate,
                 accept_upper_bound: self.accept_upper_bound,
             }),
