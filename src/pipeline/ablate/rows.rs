@@ -18,6 +18,9 @@ use crate::{
     score::{logistic::Logistic, mlp::Mlp, standard::Standard, svm::LinearSvm},
 };
 
+/// Features of samples, one row each.
+type Rows = Vec<Vec<f32>>;
+
 /// Draws of random heads.
 const RANDOM_SEEDS: u64 = 10;
 
@@ -289,7 +292,7 @@ impl Bench<'_> {
     }
 
     /// z of the training and of the test samples.
-    fn z(&self, heads: &[HeadId]) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>)> {
+    fn z(&self, heads: &[HeadId]) -> Result<(Rows, Rows)> {
         let of = |part: &Part| part.set.gather(0, heads);
         Ok((of(self.train)?, of(self.test)?))
     }
@@ -350,7 +353,7 @@ impl Bench<'_> {
     }
 
     /// Hidden states of one layer, standardised by the training samples.
-    fn hidden(&self, layer: usize) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>)> {
+    fn hidden(&self, layer: usize) -> Result<(Rows, Rows)> {
         let of = |part: &Part| -> Result<Vec<Vec<f32>>> {
             part.hidden
                 .iter()

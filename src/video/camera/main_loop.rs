@@ -1,9 +1,8 @@
-//! The one thread on which all cameras of the process accept and answer.
+//! The thread on which the cameras of a server accept and answer.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak, mpsc},
-    thread::JoinHandle,
+    sync::{Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -14,35 +13,28 @@ use crate::{
     limits::CAMERA_CALL_SECONDS,
 };
 
-/// The loop of the cameras that are there now.
-static PRESENT: Mutex<Weak<MainLoop>> = Mutex::new(Weak::new());
-
-/// A GLib main loop on a thread of its own; ended and joined when the last user drops it.
+/// A GLib main loop on a thread of its own; ended when the last user drops it.
+///
+/// Each server has its own: gst-rtsp-server can lock itself up while it takes a client's media apart
+/// (its thread waits for a pipeline whose thread waits for it), and then the others must go on.
 pub(super) struct MainLoop {
     context: glib::MainContext,
     main_loop: glib::MainLoop,
-    thread: Option<JoinHandle<()>>,
+    /// Hangs up when the thread has ended. In a lock because a receiver cannot be shared.
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl MainLoop {
-    /// The process's loop, started if there is none.
-    pub(super) fn shared() -> Result<Arc<MainLoop>> {
-        let mut present = PRESENT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(there) = present.upgrade() {
-            return Ok(there);
-        }
-        let started = Arc::new(MainLoop::start()?);
-        *present = Arc::downgrade(&started);
-        Ok(started)
-    }
-
-    fn start() -> Result<MainLoop> {
+    /// Starts one.
+    pub(super) fn start() -> Result<MainLoop> {
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let (own, run) = (context.clone(), main_loop.clone());
-        let thread = std::thread::Builder::new()
+        let (running, ended) = mpsc::sync_channel(0);
+        std::thread::Builder::new()
             .name("cameras".to_owned())
             .spawn(move || {
+                let _running: mpsc::SyncSender<()> = running;
                 if let Err(e) = own.with_thread_default(|| run.run()) {
                     tracing::error!(error = %e, "the cameras' thread has no main context");
                 }
@@ -53,7 +45,7 @@ impl MainLoop {
         Ok(MainLoop {
             context,
             main_loop,
-            thread: Some(thread),
+            ended: Mutex::new(ended),
         })
     }
 
@@ -107,10 +99,13 @@ impl Drop for MainLoop {
         // From within, since a loop that is told to quit before it runs would not.
         let quit = self.main_loop.clone();
         self.attach(move || quit.quit());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the cameras' thread has panicked");
+        let patience = Duration::from_secs(CAMERA_CALL_SECONDS);
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!(
+                ?patience,
+                "the cameras' thread does not end and is left behind"
+            );
         }
     }
 }

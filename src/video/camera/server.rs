@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use gstreamer as gst;
@@ -32,7 +32,7 @@ pub struct Cameras {
     address: SocketAddr,
     secure: bool,
     paths: Mutex<BTreeSet<String>>,
-    main_loop: Arc<MainLoop>,
+    main_loop: MainLoop,
 }
 
 impl fmt::Debug for Cameras {
@@ -55,7 +55,7 @@ impl Cameras {
         crate::video::init()?;
         let secure = options.tls.is_some();
         let auth = authority(&options)?;
-        let main_loop = MainLoop::shared()?;
+        let main_loop = MainLoop::start()?;
         let server = rtsp::RTSPServer::new();
         server.set_address(&options.listen.to_string());
         server.set_service(&options.port.to_string());
