@@ -68,6 +68,11 @@ async fn k_is_chosen_and_videos_are_kept_for_validation() {
     let dir = tempfile::tempdir().unwrap();
     let (server, mut client) = start(dir.path(), "").await;
     site(&mut client).await;
+    // Without any one of its clips a fold must still have two samples of each class.
+    let levels = [15u8, 250, 245, 240, 20, 35];
+    let frames: Vec<u8> = levels.iter().flat_map(|level| [*level; 48]).collect();
+    let (label, bytes) = (ClipLabel::Anomaly, video(&frames));
+    upload(&mut client, "e", label, &[(48, 192)], &bytes).await;
     let mut request = calibration("yard");
     request.options = Some(HuntOptions {
         top_k: 0,
@@ -79,16 +84,20 @@ async fn k_is_chosen_and_videos_are_kept_for_validation() {
     // The model has 8 heads.
     assert!((1..=8).contains(&k), "{made}");
     request.options = Some(HuntOptions {
-        validation_fraction: 0.5,
+        validation_fraction: 0.3,
         ..options()
     });
     let made = calibrated(&mut client, request).await;
     assert_eq!(made["heads"].as_array().unwrap().len(), 2);
     assert_eq!(
         profile(&mut client, "yard").await["notes"]["validation_fraction"],
-        0.5
+        0.3
     );
-    assert_eq!(passes(&server), SITE_SEGMENTS, "features are kept");
+    assert_eq!(
+        passes(&server),
+        SITE_SEGMENTS + levels.len(),
+        "features are kept"
+    );
     server.stop().await;
 }
 

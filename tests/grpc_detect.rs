@@ -221,7 +221,7 @@ fn bad_requests() -> Vec<(
     };
     let nothing = || DetectRequest { message: None };
     let no_source = ask(Ask::Open(proto::Open::default()));
-    use Code::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unimplemented};
+    use Code::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied};
     vec![
         ("empty stream", vec![], InvalidArgument, "open", "empty"),
         (
@@ -347,9 +347,9 @@ fn bad_requests() -> Vec<(
         (
             "http source",
             vec![uri("http://ann:pw@cam/1")],
-            Unimplemented,
-            "",
-            "http://",
+            PermissionDenied,
+            "open.uri.uri",
+            "sources.schemes",
         ),
         (
             "file source",
