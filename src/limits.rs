@@ -296,6 +296,9 @@ pub const TOKENIZER_FILE_MAX_BYTES: u64 = 64 << 20;
 pub const SEQUENCE_MAX_TOKENS: usize = 32_768;
 // --- hunt
 
+/// Least samples of either class that a hunt can compare.
+pub const HUNT_SAMPLES_MIN: usize = 2;
+
 /// Most labelled samples of one hunt. The squared distances of all pairs are kept for their median:
 /// 64 MiB a worker at this count.
 pub const HUNT_SAMPLES_MAX: usize = 4096;
@@ -424,6 +427,15 @@ pub const SNAPSHOT_QUALITIES: [u8; 7] = [85, 75, 65, 55, 45, 35, 25];
 /// A step of a camera's clock that is ahead of the time at which its packets arrive by more than
 /// this is a jump, milliseconds. Bursts after a stall stay below it packet by packet.
 pub const LIVE_CLOCK_AHEAD_MILLIS: u64 = 5_000;
+
+/// Media time of a live source without pictures that is reported as a gap, milliseconds, where it is
+/// also three times as long as a frame was shown before it: less is a camera that slows down to a
+/// picture a second where nothing moves.
+pub const LIVE_HOLE_MILLIS: u64 = 1_000;
+
+/// The same where the pictures on both sides arrived together, milliseconds: no time has passed that
+/// the camera could have been slow in, so its clock stepped, or it threw pictures away.
+pub const LIVE_STEP_MILLIS: u64 = 250;
 
 /// First wait before a camera is tried again; it doubles with each failure.
 pub const LIVE_RETRY_FIRST: Duration = Duration::from_millis(500);

@@ -541,6 +541,41 @@ async fn what_cannot_be_done_is_refused_before_any_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn too_few_segments_of_a_class_end_a_job_before_any_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, mut client) = start(dir.path(), "").await;
+    // Four segments that are anomalous, and one that is not.
+    let all = upload(
+        &mut client,
+        "a",
+        ClipLabel::Anomaly,
+        &[(0, 96)],
+        &video(&[9; 96]),
+    )
+    .await;
+    let most = video(&[8; 144]);
+    upload(&mut client, "b", ClipLabel::Anomaly, &[(0, 96)], &most).await;
+    let job = hunt(&mut client, options()).await.unwrap();
+    let end = ended(&mut client, &job).await;
+    assert_eq!(end.state(), JobState::Failed);
+    assert!(
+        end.error
+            .contains("2 normal samples, and all clips together give 1"),
+        "{end:?}"
+    );
+    assert_eq!(passes(&server), 0);
+    // Labels that give two of each suffice, however few the clips.
+    let request = proto::DeleteClipRequest { id: all };
+    client.delete_clip(request).await.unwrap();
+    let half = video(&[7; 96]);
+    upload(&mut client, "c", ClipLabel::Anomaly, &[(0, 48)], &half).await;
+    let job = hunt(&mut client, options()).await.unwrap();
+    let end = ended(&mut client, &job).await;
+    assert_eq!(end.state(), JobState::Succeeded, "{end:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ended_jobs_are_kept_up_to_a_number_and_waiting_ones_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let (server, mut client) = start(dir.path(), "admin.jobs_kept = 2").await;

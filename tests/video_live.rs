@@ -247,7 +247,11 @@ struct Rig {
 
 impl Rig {
     fn new(sessions: Vec<(Option<Track>, Vec<Step>)>) -> Rig {
-        let clock = FastClock::shared(FASTER);
+        Rig::at(FASTER, sessions)
+    }
+
+    fn at(faster: u32, sessions: Vec<(Option<Track>, Vec<Step>)>) -> Rig {
+        let clock = FastClock::shared(faster);
         let script = Script::default();
         *script.clock.lock().unwrap() = Some(clock.clone());
         *script.sessions.lock().unwrap() = sessions
@@ -466,6 +470,82 @@ fn clock_steps_and_restarts_are_jumps_of_no_length() {
         assert!((seen.ms(20) - seen.ms(19)).abs() < 1000, "{}", seen.ms(20));
         assert!(near(seen.ms(39) - seen.ms(20), 19 * 40));
     }
+}
+
+/// Every moment up to the last frame lies in a frame or in a gap.
+fn assert_told_in_full(seen: &Seen) {
+    for (i, pair) in seen.stamps.windows(2).enumerate() {
+        let (end, next) = (pair[0].end(), pair[1].pts);
+        let gap = seen.gaps.iter().find(|(at, _)| *at == i + 1);
+        let told = gap.map_or(end, |(_, gap)| {
+            assert_eq!(gap.from, end);
+            gap.to
+        });
+        let hole = next.saturating_since(told);
+        assert!(
+            hole < Duration::from_millis(100),
+            "{hole:?} before frame {}",
+            i + 1
+        );
+        assert!(
+            pair[1].duration < Duration::from_millis(100),
+            "{:?}",
+            pair[1]
+        );
+    }
+}
+
+#[test]
+fn a_timestamp_with_a_flipped_bit_is_a_jump_and_leaves_no_hole() {
+    // 2^18 ticks are 2.9 s: too little for arrival times to contradict them by 5 s.
+    for bit in [16, 17, 18] {
+        let clip = recording(Codec::H264, 40, 160, 120);
+        let mut steps = clip.frames(0, 20, 0);
+        steps.extend(clip.frames(20, 21, 1 << bit));
+        steps.extend(clip.frames(21, 40, 0));
+        // The clock of the wall, since a busy machine is soon seconds late on a faster one.
+        let rig = Rig::at(1, vec![(Some(clip.track.clone()), steps)]);
+        let (seen, end) = rig.run(frames(40));
+        end.unwrap();
+        assert_eq!(seen.carried, (0..40).collect::<Vec<_>>());
+        assert_eq!(seen.gaps[0].0, 20);
+        // Less than a second back is a disorder, so that the pictures behind it seem lost before it.
+        if bit > 16 {
+            assert_eq!(seen.gaps[0].1.reason, GapReason::TimestampJump, "{bit}");
+        }
+        let length = seen.gaps[0].1.to.saturating_since(seen.gaps[0].1.from);
+        assert!(
+            near(length.as_millis() as i64, (1000 << bit) / 90_000),
+            "{length:?}"
+        );
+        assert_told_in_full(&seen);
+    }
+}
+
+#[test]
+fn a_camera_that_sends_no_pictures_for_seconds_has_stalled_and_a_slow_one_has_not() {
+    let clip = recording(Codec::H264, 40, 160, 120);
+    let mut steps = clip.frames(0, 20, 0);
+    steps.push(Step::Wait(Duration::from_secs(4)));
+    steps.extend(clip.frames(20, 40, 4 * 90_000));
+    let rig = Rig::new(vec![(Some(clip.track.clone()), steps)]);
+    let (seen, end) = rig.run(frames(40));
+    end.unwrap();
+    assert_eq!(seen.reasons(), [(20, GapReason::Stalled)]);
+    assert_eq!(seen.gaps[0].1.frames_lost, 100);
+    assert_told_in_full(&seen);
+
+    // A picture a second, from a camera that had 25.
+    let mut steps = clip.frames(0, 20, 0);
+    for frame in 20..30 {
+        steps.push(Step::Wait(Duration::from_millis(960)));
+        steps.extend(clip.frames(frame, frame + 1, (frame as i64 - 19) * 86_400));
+    }
+    let rig = Rig::new(vec![(Some(clip.track.clone()), steps)]);
+    let (seen, end) = rig.run(frames(30));
+    end.unwrap();
+    assert!(near(seen.ms(29) - seen.ms(19), 10_000), "{:?}", seen.stamps);
+    assert_eq!(seen.reasons(), []);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::{
             CalibrateOptions, CalibrateStage, Calibration, NormalFit, NormalOptions, calibrate,
             calibrate_normal, cut_normal_clips,
         },
+        enough::enough_samples,
         labelled::{Extraction, SamplingUnit},
         options::PictureOptions,
         prepare::PrepareOptions,
@@ -185,7 +186,10 @@ pub fn run(args: Args) -> Result<()> {
     let info = model.info();
     match &normal {
         Some(normal) => normal.check(info, &videos)?,
-        None => options.check(info, &videos)?,
+        None => {
+            options.check(info, &videos)?;
+            enough_samples(&videos, open_video, options.rule, &cancel)?;
+        }
     }
     let prepare = PrepareOptions {
         rule: options.rule,

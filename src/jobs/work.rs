@@ -1,6 +1,6 @@
 //! What a job does, on the jobs' thread.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use crate::{
     limits::FRAMES_PER_SEGMENT,
     pipeline::{
         calibrate::{CalibrateStage, Hunted, hunt_heads},
+        enough::enough_samples,
         evaluate::{ScoredVideo, evaluate_videos},
         labelled::LabelledVideo,
         report::Report,
@@ -105,6 +106,20 @@ impl Work<'_> {
     ) -> Result<(SampleSet, Vec<LabelledVideo>)> {
         let mut videos = self.videos();
         units(&mut videos, settings.unit, normal_only)?;
+        if !normal_only {
+            let open = {
+                let open = self.shared.open.clone();
+                move |path: &Path, cancel| open(path, cancel)
+            };
+            enough_samples(&videos, open, settings.rule, self.cancel).map_err(|e| {
+                // Where the server keeps its clips is nobody's business.
+                let mut shown = e.message().to_owned();
+                for video in &videos {
+                    shown = shown.replace(&video.path.display().to_string(), "it");
+                }
+                Error::new(e.kind(), shown).with_source(e)
+            })?;
+        }
         let mut builder = SampleSetBuilder::new(self.shared.engine.info(), settings.prompts.len());
         self.extractor(meter, &settings.prompts, settings.rule, FRAMES_PER_SEGMENT)
             .run(

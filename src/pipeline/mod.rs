@@ -4,6 +4,7 @@ pub mod ablate;
 mod backlog;
 pub mod calibrate;
 pub mod detect;
+pub mod enough;
 pub mod evaluate;
 pub mod event;
 mod follow;

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
-    limits::{LIVE_DRAIN_MILLIS, LIVE_POLL_MILLIS},
+    limits::{LIVE_DRAIN_MILLIS, LIVE_HOLE_MILLIS, LIVE_POLL_MILLIS, LIVE_STEP_MILLIS},
     media::{Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime, SourceState},
     rtsp::{Codec, Failure, FailureKind},
 };
@@ -83,6 +83,7 @@ pub fn open(
         connection: None,
         outage: None,
         progress: began,
+        arrived: None,
         ready: VecDeque::new(),
         end: None,
     }))
@@ -123,6 +124,8 @@ struct LiveSource {
     outage: Option<Outage>,
     /// When the present connection began or last showed a picture.
     progress: Duration,
+    /// When the packets of the last picture arrived.
+    arrived: Option<Duration>,
     /// Events that belong together; at most four.
     ready: VecDeque<MediaEvent>,
     /// How the source ends once `ready` is empty.
@@ -362,6 +365,26 @@ impl LiveSource {
         self.ready.push_back(gap);
     }
 
+    /// Why there were no pictures for long before this one, if so. Nothing was lost on the way and the
+    /// clock goes on believably, yet whoever adds up scores and gaps must not find a hole.
+    fn hole(&self, decoded: &Decoded, before: Duration) -> Option<(GapReason, &'static str)> {
+        let end = self.timeline.end_on_clock()?;
+        let hole = Duration::from_nanos(u64::try_from(decoded.pts.saturating_sub(end)).ok()?);
+        if hole <= before.saturating_mul(3) {
+            return None;
+        }
+        let passed = match (self.arrived, decoded.arrived) {
+            (Some(last), Some(this)) => this.saturating_sub(last),
+            _ => hole,
+        };
+        if passed < hole / 2 && hole > Duration::from_millis(LIVE_STEP_MILLIS) {
+            let detail = "the camera's clock stepped ahead of its pictures, or it left some out";
+            return Some((GapReason::TimestampJump, detail));
+        }
+        (hole > Duration::from_millis(LIVE_HOLE_MILLIS))
+            .then_some((GapReason::Stalled, "the camera sent no picture"))
+    }
+
     fn accept(&mut self, decoded: Decoded) {
         let now = self.options.clock.now();
         self.progress = now;
@@ -382,11 +405,13 @@ impl LiveSource {
             }));
         }
         let before = self.timeline.last_duration();
+        let hole = self.hole(&decoded, before);
+        self.arrived = decoded.arrived.or(self.arrived);
         let raw = Raw {
             pts: Some(decoded.pts),
             duration: None,
         };
-        let placed = if self.outage.is_some() || decoded.jumped {
+        let placed = if self.outage.is_some() || decoded.jumped || hole.is_some() {
             self.timeline.push_after_break(raw)
         } else {
             self.timeline.push(raw)
@@ -406,8 +431,10 @@ impl LiveSource {
             } else if decoded.jumped {
                 let detail = "the camera's clock jumped".to_owned();
                 Some(gap(from, to, before, GapReason::TimestampJump, detail))
+            } else if let Some(gap) = gap_before(&placed, decoded.loss, before, true) {
+                Some(MediaEvent::Gap(gap))
             } else {
-                gap_before(&placed, decoded.loss, before, true).map(MediaEvent::Gap)
+                hole.map(|(reason, detail)| gap(from, to, before, reason, detail.to_owned()))
             };
             self.ready.extend(gap);
         }
