@@ -581,6 +581,27 @@ pub const PROFILE_STATE_MAX_BYTES: u64 = 1 << 20;
 /// one.
 pub const PROFILE_SERIES_MAX: usize = 64;
 
+// --- metrics
+
+/// Default for the cameras that have metric series of their own: five series each.
+pub const CAMERA_SERIES: usize = 64;
+
+/// Longest name of a camera in metrics, characters; what is longer is cut.
+pub const CAMERA_LABEL_MAX_CHARS: usize = 256;
+
+/// Connections to the exporter at the same time: a few scrapers and probes.
+pub const METRICS_CONNECTIONS_MAX: usize = 32;
+
+/// How long a connection to the exporter may last: Prometheus keeps one for its scrapes, and opens
+/// another where it was closed.
+pub const METRICS_CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Head of a request to the exporter, bytes.
+pub const METRICS_REQUEST_MAX_BYTES: usize = 16 << 10;
+
+/// Pause after a connection to the exporter could not be accepted: too many open files pass.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
 // --- choosing K, validation
 
 /// Largest K that a choice by cross-validation considers.

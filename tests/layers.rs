@@ -56,8 +56,16 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "jobs",
             &[
-                "library", "pipeline", "model", "engine", "feedback", "hunt", "profile", "score",
+                "library",
+                "pipeline",
+                "model",
+                "engine",
+                "feedback",
+                "hunt",
+                "profile",
+                "score",
                 "segment",
+                "telemetry",
             ],
         ),
         (
@@ -121,7 +129,7 @@ const OWNED_CRATES: [(&str, &[&str]); 16] = [
     ("rustls_native_certs", &["net"]),
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),
-    ("hyper", &["web"]),
+    ("hyper", &["web", "telemetry"]),
     ("jpeg_encoder", &["pipeline"]),
     ("tonic", &["rpc", "cli"]),
 ];

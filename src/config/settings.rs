@@ -262,6 +262,8 @@ pub struct CameraSettings {
     pub max_delay: Duration,
     /// Part of the measured throughput that live streams may need together.
     pub capacity_share: f64,
+    /// Cameras that have metric series of their own.
+    pub series_max: usize,
 }
 
 /// Verdicts of people.
@@ -391,6 +393,7 @@ impl Settings {
         lasts("cameras.picture_timeout_s", c.picture_timeout, 0.5..=3600.0)?;
         lasts("cameras.max_delay_s", c.max_delay, 0.1..=3600.0)?;
         within("cameras.capacity_share", c.capacity_share, 0.0..=1000.0)?;
+        within("cameras.series_max", c.series_max, 0..=10_000)?;
         if self.sources.schemes.contains(&Scheme::File) && self.sources.file_roots.is_empty() {
             return Err(Error::invalid(
                 "sources.schemes has \"file\", but sources.file_roots names no folder below which files may be read",

@@ -32,14 +32,17 @@ use crate::{
     error::{Error, Kind, Result},
     feedback::Feedback,
     limits,
-    media::MediaSource,
+    media::{MediaSource, SourceState},
     pipeline::{
         detect::{self, Detection},
         event::{DetectEvent, Stage, Summary},
         prepare::OpenSource,
     },
     segment::SegmentRule,
-    telemetry::server,
+    telemetry::{
+        cameras::Camera,
+        server::{self, StreamRunning, StreamState},
+    },
 };
 
 /// Name of a detection in logs and responses: 128 random bits in hex, so that it cannot be guessed.
@@ -142,7 +145,7 @@ impl Session {
                 Err(Error::unavailable("the server is shutting down; start again elsewhere or later"))
             }
             () = passed(deadline) => Err(Error::deadline("the client's deadline passed")),
-            outcome = work.detect(&id, &shared, asked, &responder) => outcome,
+            outcome = work.detect(&id, &shared, asked, &responder, &slot.running) => outcome,
         };
         drop(cancel_on_exit);
         let ended = outcome
@@ -193,6 +196,7 @@ impl Work {
         shared: &Shared,
         asked: Asked,
         responder: &Responder,
+        running: &StreamRunning,
     ) -> Result<Summary> {
         let (opening, requests) = match asked {
             Asked::Detect(mut requests) => {
@@ -220,6 +224,13 @@ impl Work {
         let source = self.source(shared, input, &profile, requests)?;
         let recorder = shared.feedback.as_ref();
         let live = source.max_delay.is_some();
+        let mut told = Told {
+            running,
+            camera: camera
+                .as_deref()
+                .filter(|_| live)
+                .map(|name| Camera::begin(name, shared.cameras.series_max)),
+        };
         let detection = Detection {
             profile: profile.profile(),
             options,
@@ -239,7 +250,7 @@ impl Work {
         let job = self.job.insert(tokio::spawn(job.in_current_span()));
         let results = async {
             // The events end before the job does.
-            forward(&context, live, received, responder).await?;
+            forward(&context, live, received, responder, &mut told).await?;
             let summary = joined(job.await)?;
             responder.flush().await?;
             if live && shared.closing.is_cancelled() {
@@ -388,14 +399,52 @@ async fn feed(mut requests: Streaming<DetectRequest>, upload: upload::UploadSend
     std::future::pending().await
 }
 
+/// What metrics are told of a detection.
+struct Told<'a> {
+    running: &'a StreamRunning,
+    camera: Option<Camera>,
+}
+
+impl Told<'_> {
+    fn see(&mut self, event: &DetectEvent) {
+        match event {
+            DetectEvent::Opened(_) | DetectEvent::Source(SourceState::Connected) => {
+                self.running.becomes(StreamState::Scoring);
+            }
+            DetectEvent::Source(SourceState::Interrupted { .. }) => {
+                self.running.becomes(StreamState::Interrupted);
+            }
+            _ => {}
+        }
+        let Some(camera) = &mut self.camera else {
+            return;
+        };
+        match event {
+            DetectEvent::Opened(_) | DetectEvent::Source(SourceState::Connected) => {
+                camera.connected();
+            }
+            DetectEvent::Source(SourceState::Interrupted { reason, .. }) => {
+                camera.interrupted(*reason);
+            }
+            DetectEvent::Scores(scores) if scores.stage == Stage::Final => {
+                camera.scored(scores.lag)
+            }
+            DetectEvent::Gap(gap) => camera.skipped(gap.to.saturating_since(gap.from)),
+            _ => {}
+        }
+    }
+}
+
 async fn forward(
     context: &Context,
     live: bool,
     mut events: mpsc::Receiver<DetectEvent>,
     responder: &Responder,
+    told: &mut Told<'_>,
 ) -> Result<()> {
     let mut received = None;
     while let Some(event) = events.recv().await {
+        told.see(&event);
         match &event {
             DetectEvent::Scores(scores) => received = scores.received,
             DetectEvent::Gap(_) | DetectEvent::Source(_) => received = Some(SystemTime::now()),

@@ -2,19 +2,30 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use metrics::{
     Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use super::metrics::Label;
 use crate::limits::PROFILE_SERIES_MAX;
 
 /// RPCs that ended, by method and gRPC code.
 pub const RPCS: &str = "headhunt_rpcs_total";
-/// Detections that are running.
+/// Detections that are running, by `state`.
 pub const STREAMS: &str = "headhunt_streams";
+/// Most detections that may run.
+pub const STREAMS_LIMIT: &str = "headhunt_streams_limit";
+/// Segments per second that the running cameras need.
+pub const LIVE_SEGMENTS_PER_SECOND: &str = "headhunt_live_segments_per_second";
+/// Whether grpc.health.v1 says SERVING.
+pub const SERVING: &str = "headhunt_serving";
 /// Bytes of uploads that were received.
 pub const UPLOAD_BYTES: &str = "headhunt_upload_bytes_total";
 /// Provisional responses that a slow reader did not get.
@@ -27,7 +38,28 @@ pub const STREAM_SECONDS: &str = "headhunt_stream_duration_seconds";
 /// Names what this file counts, for `/metrics`.
 pub(super) fn describe() {
     describe_counter!(RPCS, "RPCs that ended, by method and gRPC code");
-    describe_gauge!(STREAMS, "Detections that are running");
+    describe_gauge!(
+        STREAMS,
+        "Detections by state: opening, scoring, interrupted (a camera that is away)"
+    );
+    describe_gauge!(STREAMS_LIMIT, "Most detections that may run");
+    describe_gauge!(
+        LIVE_SEGMENTS_PER_SECOND,
+        "Segments per second that the running cameras need; compare headhunt_segments_per_second"
+    );
+    describe_gauge!(SERVING, "Whether grpc.health.v1 says SERVING: 1 or 0");
+    for state in [
+        StreamState::Opening,
+        StreamState::Scoring,
+        StreamState::Interrupted,
+    ] {
+        streams(state).set(0.0);
+    }
+    live_segments_per_second(0.0);
+    serving(false);
+    // From 0 on, so that the first one is an increase.
+    counter!(UPLOAD_BYTES).increment(0);
+    counter!(RESPONSES_DROPPED).increment(0);
     describe_counter!(
         UPLOAD_BYTES,
         metrics::Unit::Bytes,
@@ -82,22 +114,88 @@ pub fn active_profile(profile: &str, version: &str) {
     told.insert(labels, now);
 }
 
+/// What a detection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// Its first frame is not decoded yet.
+    Opening,
+    /// Frames come.
+    Scoring,
+    /// Its camera is away.
+    Interrupted,
+}
+
+impl Label for StreamState {
+    const NAME: &'static str = "state";
+    fn value(self) -> &'static str {
+        match self {
+            StreamState::Opening => "opening",
+            StreamState::Scoring => "scoring",
+            StreamState::Interrupted => "interrupted",
+        }
+    }
+}
+
+fn streams(state: StreamState) -> Gauge {
+    gauge!(STREAMS, StreamState::NAME => state.value())
+}
+
+/// At most so many detections may run.
+pub fn streams_limit(most: usize) {
+    gauge!(STREAMS_LIMIT).set(most as f64);
+}
+
+/// The running cameras need so many segments per second.
+pub fn live_segments_per_second(rate: f64) {
+    gauge!(LIVE_SEGMENTS_PER_SECOND).set(rate);
+}
+
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
+
+/// grpc.health.v1 says SERVING, or not, from now on.
+pub fn serving(serves: bool) {
+    IS_SERVING.store(serves, Relaxed);
+    gauge!(SERVING).set(if serves { 1.0 } else { 0.0 });
+}
+
+/// What [`serving`] was told last.
+pub(super) fn is_serving() -> bool {
+    IS_SERVING.load(Relaxed)
+}
+
 /// Counts a detection as running until dropped.
 #[derive(Debug)]
-pub struct StreamRunning(std::time::Instant);
+pub struct StreamRunning {
+    began: Instant,
+    state: Mutex<StreamState>,
+}
 
 impl StreamRunning {
-    /// One more.
+    /// One more, which is opening.
     pub fn begin() -> Self {
-        gauge!(STREAMS).increment(1.0);
-        StreamRunning(std::time::Instant::now())
+        streams(StreamState::Opening).increment(1.0);
+        StreamRunning {
+            began: Instant::now(),
+            state: Mutex::new(StreamState::Opening),
+        }
+    }
+
+    /// It does something else now.
+    pub fn becomes(&self, state: StreamState) {
+        let mut now = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *now, state);
+        if before != state {
+            streams(before).decrement(1.0);
+            streams(state).increment(1.0);
+        }
     }
 }
 
 impl Drop for StreamRunning {
     fn drop(&mut self) {
-        gauge!(STREAMS).decrement(1.0);
-        histogram!(STREAM_SECONDS).record(self.0.elapsed().as_secs_f64());
+        let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        streams(state).decrement(1.0);
+        histogram!(STREAM_SECONDS).record(self.began.elapsed().as_secs_f64());
     }
 }
 
