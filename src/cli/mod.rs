@@ -10,6 +10,7 @@ mod demo;
 mod detect;
 mod evaluate;
 mod extract;
+mod health;
 mod hunt;
 mod labelled;
 mod merge_scores;
@@ -53,6 +54,8 @@ enum Command {
     Ablate(ablate::Args),
     /// Administer a running server: labelled clips, jobs, profiles
     Admin(admin::Args),
+    /// Ask a server whether it serves: exit code 0 if so, 1 if not
+    Health(health::Args),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
     /// Play a video file as an RTSP camera
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::MergeScores(args) => merge_scores::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Admin(args) => admin::run(args),
+        Command::Health(args) => health::run(args),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]
