@@ -5,6 +5,7 @@ mod admin;
 mod calibrate;
 mod camera;
 mod common;
+mod config;
 #[cfg(feature = "video")]
 mod demo;
 mod detect;
@@ -35,6 +36,9 @@ struct Cli {
 enum Command {
     /// Serve detection over gRPC
     Serve(serve::Args),
+    /// Check or print the settings that `serve` would use
+    #[command(subcommand)]
+    Config(config::Command),
     /// Score video files
     Detect(detect::Args),
     /// Write the features of all heads
@@ -72,6 +76,7 @@ const EXIT_CANCELLED: u8 = 130;
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Config(command) => config::run(command),
         Command::Detect(args) => detect::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Hunt(args) => hunt::run(args),

@@ -33,6 +33,17 @@ const RUNTIME_END: Duration = Duration::from_secs(5);
 /// file, HEADHUNT__SECTION__KEY environment variables and these flags override them, in this order.
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    layers: Layers,
+
+    /// Print the built-in settings with their documentation, and exit
+    #[arg(long)]
+    print_defaults: bool,
+}
+
+/// Where settings come from beside the defaults and the environment.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Layers {
     /// TOML file with the settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -56,10 +67,19 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+}
 
-    /// Print the built-in settings with their documentation, and exit
-    #[arg(long)]
-    pub print_defaults: bool,
+impl Layers {
+    /// What the command line sets.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            listen: self.listen,
+            metrics_listen: self.metrics_listen,
+            model: self.model.clone(),
+            device: self.device.clone(),
+            profile: self.profile.clone(),
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
@@ -72,14 +92,11 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let environment = Environment::of_process();
-    let overrides = Overrides {
-        listen: args.listen,
-        metrics_listen: args.metrics_listen,
-        model: args.model,
-        device: args.device,
-        profile: args.profile,
-    };
-    let settings = Settings::load_from(args.config.as_deref(), &environment, &overrides)?;
+    let settings = Settings::load_from(
+        args.layers.config.as_deref(),
+        &environment,
+        &args.layers.overrides(),
+    )?;
     logging::init(&settings.log.level, settings.log.format == LogFormat::Json)?;
     let runtime = Runtime::new().or_kind(Kind::Internal, || "cannot start the runtime".into())?;
     let media = decoder(&settings, runtime.handle())?;

@@ -6,6 +6,7 @@
 
 mod environment;
 mod load;
+mod print;
 mod settings;
 
 pub use environment::{Environment, HubSettings};
