@@ -2,8 +2,10 @@
 
 use super::serve::Layers;
 use crate::{
+    clock::SystemClock,
     config::{Environment, Settings},
     error::Result,
+    rpc::Security,
     telemetry::logging,
 };
 
@@ -25,6 +27,7 @@ pub fn run(command: Command) -> Result<()> {
             let settings = Settings::load_from(file, &environment, &layers.overrides())?;
             logging::check(&settings.log.level)?;
             environment.hub()?;
+            Security::open(&settings.server, SystemClock::shared())?;
             println!("the settings can be used");
             Ok(())
         }

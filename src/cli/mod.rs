@@ -15,8 +15,10 @@ mod hunt;
 mod labelled;
 mod merge_scores;
 mod model;
+mod remote;
 mod score;
 mod serve;
+mod token;
 
 use std::process::ExitCode;
 
@@ -57,6 +59,9 @@ enum Command {
     Ablate(ablate::Args),
     /// Administer a running server: labelled clips, jobs, profiles
     Admin(admin::Args),
+    /// Tokens for callers of a server
+    #[command(subcommand)]
+    Token(token::Command),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
     /// Play a video file as an RTSP camera
@@ -86,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::MergeScores(args) => merge_scores::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Admin(args) => admin::run(args),
+        Command::Token(command) => token::run(command),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]

@@ -5,6 +5,7 @@
 //! or out of range is refused with the key's full name.
 
 mod environment;
+mod exposure;
 mod load;
 mod print;
 mod settings;

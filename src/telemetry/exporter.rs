@@ -1,10 +1,10 @@
-//! The Prometheus exporter: `GET /metrics` over HTTP, with real histograms.
+//! The Prometheus exporter: metrics with real histograms, in Prometheus' text format.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{feedback, metrics as recorded, server};
+use super::{feedback, http, metrics as recorded, server};
 use crate::error::{Kind, Result, ResultExt as _};
 
 /// Waits of a segment for the model, seconds: from an idle GPU to a loaded CPU.
@@ -39,28 +39,66 @@ const HISTOGRAMS: [(&str, &[f64]); 5] = [
     (server::STREAM_SECONDS, &STREAM_BUCKETS_S),
 ];
 
-/// Installs the process's metrics recorder and serves it at `listen`. Call it once, inside a runtime
-/// and before anything is recorded.
+/// How often samples of histograms are put into their buckets where nobody scrapes: they take memory
+/// until then.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The process's metrics, to be written out.
+#[derive(Clone)]
+pub struct Metrics {
+    recorded: PrometheusHandle,
+}
+
+impl Metrics {
+    /// Installs the process's recorder. Nothing is counted before it.
+    ///
+    /// Fails with `Internal` where there is a recorder already.
+    pub fn install() -> Result<Metrics> {
+        let mut builder = PrometheusBuilder::new();
+        for (name, buckets) in HISTOGRAMS {
+            builder = builder
+                .set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
+                .or_kind(Kind::Internal, || format!("buckets of {name}"))?;
+        }
+        let recorder = builder.build_recorder();
+        let recorded = recorder.handle();
+        metrics::set_global_recorder(recorder).or_kind(Kind::Internal, || {
+            "cannot count: the process has a metrics recorder already".into()
+        })?;
+        recorded::describe();
+        server::describe();
+        feedback::describe();
+        Ok(Metrics { recorded })
+    }
+
+    /// Everything that is counted now, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.recorded.render()
+    }
+}
+
+/// As [`start_behind`], for everybody and without TLS.
+pub fn start(listen: SocketAddr) -> Result<()> {
+    start_behind(listen, Arc::new(http::Open)).map(drop)
+}
+
+/// Installs the process's metrics recorder and serves it at `listen` (`/metrics`, `/health`) to those
+/// whom the gate lets in; returns the address that was bound. Call it once, inside a runtime and before
+/// anything is recorded.
 ///
 /// Fails with `Unavailable` where the address cannot be listened at, and with `Internal` where a
 /// recorder is installed already.
-pub fn start(listen: SocketAddr) -> Result<()> {
-    let mut builder = PrometheusBuilder::new().with_http_listener(listen);
-    for (name, buckets) in HISTOGRAMS {
-        builder = builder
-            .set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
-            .or_kind(Kind::Internal, || format!("buckets of {name}"))?;
-    }
-    builder.install().map_err(|error| {
-        let kind = match error {
-            BuildError::FailedToCreateHTTPListener(_) => Kind::Unavailable,
-            _ => Kind::Internal,
-        };
-        crate::error::Error::new(kind, format!("cannot export metrics at {listen}"))
-            .with_source(error)
-    })?;
-    recorded::describe();
-    server::describe();
-    feedback::describe();
-    Ok(())
+pub fn start_behind(listen: SocketAddr, gate: Arc<dyn http::Gate>) -> Result<SocketAddr> {
+    let listener = http::bind(listen)?;
+    let bound = listener.local_addr().unwrap_or(listen);
+    let metrics = Metrics::install()?;
+    let upkeep = metrics.recorded.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    tokio::spawn(http::serve(listener, metrics, gate));
+    Ok(bound)
 }

@@ -2,6 +2,7 @@
 
 pub mod exporter;
 pub mod feedback;
+pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod server;
