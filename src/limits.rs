@@ -815,3 +815,17 @@ pub const NORMALITY_NUMBERS_MAX: usize = 1024;
 /// Most normal samples of one fit of the comparison in a few-shot calibration's report, taken evenly:
 /// a row of a report must not cost more than the calibration.
 pub const NORMAL_COMPARISON_SAMPLES_MAX: usize = 1024;
+
+// --- access
+
+/// A file with a certificate, a key, authorities or tokens, bytes: a token takes some 200.
+pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Tokens in a file: each request is compared with all of them.
+pub const TOKENS_MAX: usize = 1024;
+
+/// Name of a token, bytes.
+pub const TOKEN_NAME_MAX_BYTES: usize = 64;
+
+/// A bearer token in a request, bytes; ours have 67.
+pub const TOKEN_MAX_BYTES: usize = 512;

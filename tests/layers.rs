@@ -22,8 +22,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("head", &[]),
         ("intervals", &[]),
         ("telemetry", &[]),
-        ("config", &["engine", "video"]),
+        ("config", &["engine", "net", "video"]),
         ("net", &[]),
+        ("access", &["net", "telemetry"]),
         ("rtsp", &["net", "telemetry"]),
         ("web", &["net"]),
         ("video", &["rtsp", "telemetry"]),
@@ -71,6 +72,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "rpc",
             &[
+                "access",
                 "jobs",
                 "library",
                 "pipeline",
@@ -90,6 +92,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
+                "access",
                 "config",
                 "feedback",
                 "telemetry",
@@ -115,7 +118,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that one room alone may name.
-const OWNED_CRATES: [(&str, &[&str]); 16] = [
+const OWNED_CRATES: [(&str, &[&str]); 19] = [
     ("gstreamer", &["video"]),
     ("gstreamer_app", &["video"]),
     ("gstreamer_video", &["video"]),
@@ -126,6 +129,9 @@ const OWNED_CRATES: [(&str, &[&str]); 16] = [
     ("tokio_rustls", &["net"]),
     ("url", &["net", "rtsp"]),
     ("rustls", &["net"]),
+    ("ipnet", &["net"]),
+    ("subtle", &["access"]),
+    ("tower", &["rpc"]),
     ("rustls_native_certs", &["net"]),
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),

@@ -27,6 +27,7 @@ use super::{
     uri::UriSource,
 };
 use crate::{
+    access::{Caller, Quota, Share},
     config::{CameraSettings, SourceSettings},
     engine::{EngineHandle, Lane},
     error::{Error, Kind, Result},
@@ -108,6 +109,9 @@ pub(super) struct Session {
     pub gone: CancellationToken,
     pub deadline: Option<Instant>,
     pub slot: Slot,
+    /// Where callers have tokens.
+    pub caller: Option<Arc<Caller>>,
+    pub share: Option<Share>,
 }
 
 impl Session {
@@ -127,6 +131,8 @@ impl Session {
             gone,
             deadline,
             slot,
+            caller,
+            share,
         } = self;
         let cancel = CancellationToken::new();
         // Cancels the work on every way out, a panic included.
@@ -137,6 +143,7 @@ impl Session {
             cancel: cancel.clone(),
             stop: CancellationToken::new(),
             claim: None,
+            caller,
         };
         let outcome = tokio::select! {
             biased;
@@ -161,7 +168,7 @@ impl Session {
                 .map_err(|error| status(&error, id.as_str())),
         );
         work.wind_down().await;
-        drop(slot);
+        drop((slot, share));
     }
 }
 
@@ -172,6 +179,7 @@ struct Work {
     /// Ends a URI source in an orderly way.
     stop: CancellationToken,
     claim: Option<Claim>,
+    caller: Option<Arc<Caller>>,
 }
 
 /// Where frames come from, and who may speak to it.
@@ -185,7 +193,7 @@ struct Source {
 
 /// What the client may still say.
 enum Control {
-    Upload(Streaming<DetectRequest>, upload::UploadSender),
+    Upload(Streaming<DetectRequest>, upload::UploadSender, Quota),
     Uri(Option<Streaming<DetectRequest>>),
 }
 
@@ -206,11 +214,21 @@ impl Work {
             }
             Asked::Watch(request) => (open::watch(request, &shared.sources)?, None),
         };
+        let field = match requests {
+            Some(_) => "open.uri.uri",
+            None => "source.uri",
+        };
         let Opening {
             input,
             profile,
             options,
         } = opening;
+        let input = match (input, &self.caller) {
+            (Input::Uri(source), Some(caller)) => {
+                Input::Uri(Box::new(source.confined(field, caller)?))
+            }
+            (input, _) => input,
+        };
         let (profile, follow) = profile.find(&shared.profiles).await?;
         let context = Context {
             session_id: id.to_string(),
@@ -288,11 +306,12 @@ impl Work {
             (Input::Upload(name), Some(requests)) => {
                 tracing::info!(upload = ?name, profile = profile.name(), "opened");
                 let (sender, chunks) = upload::upload(shared.upload_buffer_bytes);
+                let quota = Quota::of(self.caller.as_deref());
                 Ok(Source {
                     open: Box::new(move || media.open_upload(Box::new(chunks), cancel)),
                     lane: Lane::Upload,
                     max_delay: None,
-                    control: Control::Upload(requests, sender),
+                    control: Control::Upload(requests, sender, quota),
                 })
             }
             (Input::Upload(_), None) => {
@@ -308,7 +327,7 @@ impl Work {
                     lane: if live { Lane::Live } else { Lane::Upload },
                     max_delay: live.then_some(shared.cameras.max_delay),
                     control: Control::Uri(requests),
-                    open: Box::new(move || open_uri(media.as_ref(), source, stop, cancel)),
+                    open: Box::new(move || open_uri(media.as_ref(), *source, stop, cancel)),
                 })
             }
         }
@@ -360,7 +379,7 @@ fn open_uri(
 /// detection's end.
 async fn control(control: Control, stop: &CancellationToken) -> Error {
     match control {
-        Control::Upload(requests, sender) => feed(requests, sender).await,
+        Control::Upload(requests, sender, quota) => feed(requests, sender, quota).await,
         Control::Uri(None) => std::future::pending().await,
         Control::Uri(Some(mut requests)) => loop {
             match requests.message().await {
@@ -378,7 +397,11 @@ async fn control(control: Control, stop: &CancellationToken) -> Error {
 
 /// Hands the upload's chunks over. Returns only with an error: after the upload's end it waits for
 /// the detection's.
-async fn feed(mut requests: Streaming<DetectRequest>, upload: upload::UploadSender) -> Error {
+async fn feed(
+    mut requests: Streaming<DetectRequest>,
+    upload: upload::UploadSender,
+    mut quota: Quota,
+) -> Error {
     loop {
         let request = match requests.message().await {
             Ok(Some(request)) => request,
@@ -390,6 +413,9 @@ async fn feed(mut requests: Streaming<DetectRequest>, upload: upload::UploadSend
             Err(error) => return error,
         };
         server::upload_received(bytes.len());
+        if let Err(error) = quota.take(bytes.len()) {
+            return error;
+        }
         if !upload.send(bytes).await {
             // The decoder is through, well or not; the job knows which.
             return std::future::pending().await;

@@ -1,6 +1,6 @@
 //! The Prometheus exporter: metrics with real histograms, in Prometheus' text format.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -90,13 +90,20 @@ impl Metrics {
     }
 }
 
+/// As [`start_behind`], for everybody and without TLS.
+pub fn start(listen: SocketAddr) -> Result<()> {
+    start_behind(listen, Arc::new(http::Open)).map(drop)
+}
+
 /// Installs the process's metrics recorder and serves it at `listen` (`/metrics`, `/health`,
-/// `/ready`). Call it once, inside a runtime and before anything is recorded.
+/// `/ready`) to those whom the gate lets in; returns the address that was bound. Call it once, inside a runtime and before
+/// anything is recorded.
 ///
 /// Fails with `Unavailable` where the address cannot be listened at, and with `Internal` where a
 /// recorder is installed already.
-pub fn start(listen: SocketAddr) -> Result<()> {
+pub fn start_behind(listen: SocketAddr, gate: Arc<dyn http::Gate>) -> Result<SocketAddr> {
     let listener = http::bind(listen)?;
+    let bound = listener.local_addr().unwrap_or(listen);
     let metrics = Metrics::install()?;
     let upkeep = metrics.recorded.clone();
     tokio::spawn(async move {
@@ -105,6 +112,6 @@ pub fn start(listen: SocketAddr) -> Result<()> {
             upkeep.run_upkeep();
         }
     });
-    tokio::spawn(http::serve(listener, metrics));
-    Ok(())
+    tokio::spawn(http::serve(listener, metrics, gate));
+    Ok(bound)
 }

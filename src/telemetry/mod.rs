@@ -3,7 +3,7 @@
 pub mod cameras;
 pub mod exporter;
 pub mod feedback;
-mod http;
+pub mod http;
 pub mod jobs;
 pub mod logging;
 pub mod metrics;

@@ -35,6 +35,13 @@ pub const PROFILE_INFO: &str = "headhunt_profile_info";
 /// How long detections lasted.
 pub const STREAM_SECONDS: &str = "headhunt_stream_duration_seconds";
 
+/// Files of certificates and tokens that were read again, by what they are and whether they could be used.
+pub const RELOADS: &str = "headhunt_reloads_total";
+/// Calls and scrapes without valid credentials, by reason.
+pub const CREDENTIALS_REFUSED: &str = "headhunt_credentials_refused_total";
+/// Connections that ended before their TLS handshake did.
+pub const HANDSHAKES_FAILED: &str = "headhunt_tls_handshakes_failed_total";
+
 /// Names what this file counts, for `/metrics`.
 pub(super) fn describe() {
     describe_counter!(RPCS, "RPCs that ended, by method and gRPC code");
@@ -60,6 +67,15 @@ pub(super) fn describe() {
     // From 0 on, so that the first one is an increase.
     counter!(UPLOAD_BYTES).increment(0);
     counter!(RESPONSES_DROPPED).increment(0);
+    counter!(HANDSHAKES_FAILED).increment(0);
+    for what in ["certificate", "tokens"] {
+        for outcome in ["taken", "refused"] {
+            counter!(RELOADS, "what" => what, "outcome" => outcome).increment(0);
+        }
+    }
+    for reason in ["missing", "unknown", "expired"] {
+        counter!(CREDENTIALS_REFUSED, "reason" => reason).increment(0);
+    }
     describe_counter!(
         UPLOAD_BYTES,
         metrics::Unit::Bytes,
@@ -72,6 +88,18 @@ pub(super) fn describe() {
     describe_gauge!(
         PROFILE_INFO,
         "The active profile and version: 1 for that one, 0 for those before it"
+    );
+    describe_counter!(
+        RELOADS,
+        "Changed files of certificates and tokens, by whether they could be used"
+    );
+    describe_counter!(
+        CREDENTIALS_REFUSED,
+        "Calls and scrapes without valid credentials, by reason"
+    );
+    describe_counter!(
+        HANDSHAKES_FAILED,
+        "Connections that ended before their TLS handshake did"
     );
     describe_histogram!(
         STREAM_SECONDS,
@@ -89,6 +117,22 @@ pub fn rpc_ended(method: &'static str, code: &'static str) {
 /// A response was left out.
 pub fn response_dropped() {
     counter!(RESPONSES_DROPPED).increment(1);
+}
+
+/// Changed files were read again; `what` is `certificate` or `tokens`.
+pub fn reloaded(what: &'static str, usable: bool) {
+    let outcome = if usable { "taken" } else { "refused" };
+    counter!(RELOADS, "what" => what, "outcome" => outcome).increment(1);
+}
+
+/// Credentials were refused: `missing`, `unknown` or `expired`.
+pub fn credentials_refused(reason: &'static str) {
+    counter!(CREDENTIALS_REFUSED, "reason" => reason).increment(1);
+}
+
+/// A TLS handshake failed.
+pub fn handshake_failed() {
+    counter!(HANDSHAKES_FAILED).increment(1);
 }
 
 /// Upload bytes arrived.
