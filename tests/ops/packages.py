@@ -174,10 +174,11 @@ def release(name, values, manifests):
     check(pod["terminationGracePeriodSeconds"] > grace, f"{name}: killed while it drains")
     gpus = container["resources"]["limits"].get("nvidia.com/gpu", 0)
     check(gpus == values.get("gpus", 1), f"{name}: {gpus} GPUs")
-    secured = "tls" in values
+    tls = values.get("tls", {})
+    how = "httpGet" if tls.get("mutual") else "exec" if tls else "grpc"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        check(("exec" if secured else "grpc") in container[probe], f"{name}: {probe}")
-    if secured:
+        check(how in container[probe], f"{name}: {probe}")
+    if how == "exec":
         run(common.BIN, *container["livenessProbe"]["exec"]["command"][1:2], "--help")
     mounts = {m["mountPath"] for m in container["volumeMounts"]}
     volumes = {v["name"] for v in pod["volumes"]} | {

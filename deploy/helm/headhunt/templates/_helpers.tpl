@@ -68,7 +68,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "headhunt.probe" -}}
-{{- if .Values.tls.existingSecret -}}
+{{- if .Values.tls.mutual -}}
+httpGet:
+  port: metrics
+  path: /ready
+  scheme: HTTPS
+{{- else if .Values.tls.existingSecret -}}
 exec:
   command: ["/usr/bin/headhunt", "health", "--addr", "https://127.0.0.1:50051", "--any-certificate", "--timeout-s", "{{ max 1 (sub (int .Values.probes.timeoutSeconds) 1) }}"]
 {{- else -}}
