@@ -109,8 +109,60 @@ def refusals(site):
     say("refused calls end the examples at once; headhunt health: 0 while it serves, 1 when it hangs or is gone")
 
 
+def secured(site):
+    """With TLS and tokens."""
+    if "token_file" not in common.known_settings():
+        say("SKIPPED: TLS and tokens: this binary has no server.token_file")
+        return
+    import trustme
+
+    folder = site.folder / "secured"
+    folder.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    identity = authority.issue_cert("127.0.0.1", "localhost")
+    identity.private_key_pem.write_to_path(folder / "key.pem")
+    for n, pem in enumerate(identity.cert_chain_pems):
+        pem.write_to_path(folder / "cert.pem", append=n > 0)
+    tokens = {}
+    for name, role in (("caller", "detect"), ("scraper", "observe")):
+        token = run(common.BIN, "token", "new", "--name", name, "--roles", role, "--append", folder / "tokens.toml")
+        tokens[name] = token.strip().splitlines()[-1]
+        (folder / name).write_text(tokens[name] + "\n")
+    for file in folder.iterdir():
+        file.chmod(0o600)
+    with Server(
+        site, ca=folder / "ca.pem", server__tls_cert_file=str(folder / "cert.pem"),
+        server__tls_key_file=str(folder / "key.pem"), server__token_file=str(folder / "tokens.toml"),
+    ) as server:
+        server.ready()
+
+        def upload(*options):
+            return run(sys.executable, common.EXAMPLES / "upload.py", "--server", server.address,
+                       "--ca", folder / "ca.pem", *options, site.clip, ok=False)
+
+        done = upload("--token-file", folder / "caller")
+        check(done.returncode == 0 and "160 frames" in done.stdout, done.stdout)
+        done = upload()
+        check(done.returncode == 1 and "UNAUTHENTICATED" in done.stdout, f"without a token: {done.stdout}")
+        done = upload("--token-file", folder / "scraper")
+        check(done.returncode == 1 and "PERMISSION_DENIED" in done.stdout, f"with another role: {done.stdout}")
+        health = [common.BIN, "health", "--addr", f"https://{server.address}"]
+        run(*health, "--any-certificate")
+        run(*health, "--ca", folder / "ca.pem")
+        check(run(*health, ok=False).returncode == 1, "a certificate of nobody's was believed")
+        plain = run(common.BIN, "health", "--addr", f"http://{server.address}", ok=False)
+        check(plain.returncode == 1, "a server with TLS answers without")
+        check(server.page("/metrics")[0] == 401, "/metrics without a token")
+        status, text = server.page("/metrics", tokens["scraper"])
+        check(status == 200 and "headhunt_build_info" in text, f"/metrics with a token: {status}")
+        check(server.page("/health")[0] == 200, "/health")
+    say("TLS and tokens: examples, headhunt health, /metrics")
+
+
 def main(site):
     refusals(site)
+    secured(site)
     upload_that_moves(site)
     grpcurl(site)
     rust(site)

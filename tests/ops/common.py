@@ -7,6 +7,7 @@ import pathlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -75,10 +76,12 @@ def eventually(what, holds, timeout=60.0):
     raise Failed(f"waited {timeout:.0f} s for {what}" + (f": {last}" if last else ""))
 
 
-def http(url, timeout=5):
-    """Status and body."""
+def http(url, timeout=5, ca=None, token=None):
+    """Status and body; `ca`: authority of an https server, `token`: a bearer token."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    context = ssl.create_default_context(cafile=ca) if ca else None
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -153,7 +156,8 @@ def known_settings():
 class Server(Process):
     """`headhunt serve` on loopback."""
 
-    def __init__(self, site, port=None, **settings):
+    def __init__(self, site, port=None, ca=None, **settings):
+        self.ca = ca
         self.port, self.metrics_port = port or free_port(), free_port()
         settings = {
             "cameras__capacity_share": "1000",
@@ -183,11 +187,15 @@ class Server(Process):
         check(self.child.poll() is None, f"the server ended:\n{self.text()}")
         return self
 
+    def page(self, path, token=None):
+        scheme = "https" if self.ca else "http"
+        return http(f"{scheme}://{self.metrics_address}{path}", ca=self.ca, token=token)
+
     def is_ready(self):
-        return http(f"http://{self.metrics_address}/ready")[0] == 200
+        return self.page("/ready")[0] == 200
 
     def metrics(self):
-        status, text = http(f"http://{self.metrics_address}/metrics")
+        status, text = self.page("/metrics")
         check(status == 200, f"/metrics answers {status}")
         return text
 
