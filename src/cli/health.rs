@@ -21,7 +21,7 @@ use tonic_health::pb::{
 use crate::{
     clock::SystemClock,
     error::{Error, Kind, Result, ResultExt as _},
-    net::{Anywhere, Dialer, Stream, Target, Trust},
+    net::{Anywhere, Dialer, Stream, SystemResolver, Target, Trust},
 };
 
 /// Ask a server whether it serves (grpc.health.v1): exit code 0 if it does, 1 if not or if it does not
@@ -107,6 +107,7 @@ async fn ask(args: &Args, timeout: Duration) -> Result<ServingStatus> {
         trust,
         dialer: Dialer {
             clock: SystemClock::shared(),
+            resolver: Arc::new(SystemResolver),
             vet: Arc::new(Anywhere),
             connect_timeout: timeout,
         },
