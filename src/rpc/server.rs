@@ -31,6 +31,7 @@ use crate::{
     error::{Kind, Result, ResultExt as _},
     feedback::Feedback,
     limits,
+    telemetry::server as telemetry,
 };
 
 /// What a server serves with.
@@ -168,6 +169,9 @@ pub async fn serve(
         }
     };
     keeper.abort();
+    // It may have had no time to say so itself.
+    let _ = keeper.await;
+    telemetry::serving(false);
     admin.stop().await;
     served
 }
