@@ -583,9 +583,6 @@ pub const PROFILE_SERIES_MAX: usize = 64;
 
 // --- metrics
 
-/// Default for the cameras that have metric series of their own: five series each.
-pub const CAMERA_SERIES: usize = 64;
-
 /// Longest name of a camera in metrics, characters; what is longer is cut.
 pub const CAMERA_LABEL_MAX_CHARS: usize = 256;
 

@@ -24,6 +24,7 @@ mod server;
 mod session;
 mod source;
 mod status;
+mod told;
 mod upload;
 mod uri;
 #[cfg(feature = "video")]

@@ -23,6 +23,7 @@ use super::{
     responses::{End, Responder},
     source::OpenMedia,
     status::{label, status},
+    told::Told,
     upload,
     uri::UriSource,
 };
@@ -33,17 +34,14 @@ use crate::{
     error::{Error, Kind, Result},
     feedback::Feedback,
     limits,
-    media::{MediaSource, SourceState},
+    media::MediaSource,
     pipeline::{
         detect::{self, Detection},
         event::{DetectEvent, Stage, Summary},
         prepare::OpenSource,
     },
     segment::SegmentRule,
-    telemetry::{
-        cameras::Camera,
-        server::{self, StreamRunning, StreamState},
-    },
+    telemetry::server::{self, StreamRunning},
 };
 
 /// Name of a detection in logs and responses: 128 random bits in hex, so that it cannot be guessed.
@@ -242,13 +240,8 @@ impl Work {
         let source = self.source(shared, input, &profile, requests)?;
         let recorder = shared.feedback.as_ref();
         let live = source.max_delay.is_some();
-        let mut told = Told {
-            running,
-            camera: camera
-                .as_deref()
-                .filter(|_| live)
-                .map(|name| Camera::begin(name, shared.cameras.series_max)),
-        };
+        let watched = camera.as_deref().filter(|_| live);
+        let mut told = Told::begin(running, watched, shared.cameras.series_max);
         let detection = Detection {
             profile: profile.profile(),
             options,
@@ -423,42 +416,6 @@ async fn feed(
     }
     upload.finish().await;
     std::future::pending().await
-}
-
-/// What metrics are told of a detection.
-struct Told<'a> {
-    running: &'a StreamRunning,
-    camera: Option<Camera>,
-}
-
-impl Told<'_> {
-    fn see(&mut self, event: &DetectEvent) {
-        match event {
-            DetectEvent::Opened(_) | DetectEvent::Source(SourceState::Connected) => {
-                self.running.becomes(StreamState::Scoring);
-            }
-            DetectEvent::Source(SourceState::Interrupted { .. }) => {
-                self.running.becomes(StreamState::Interrupted);
-            }
-            _ => {}
-        }
-        let Some(camera) = &mut self.camera else {
-            return;
-        };
-        match event {
-            DetectEvent::Opened(_) | DetectEvent::Source(SourceState::Connected) => {
-                camera.connected();
-            }
-            DetectEvent::Source(SourceState::Interrupted { reason, .. }) => {
-                camera.interrupted(*reason);
-            }
-            DetectEvent::Scores(scores) if scores.stage == Stage::Final => {
-                camera.scored(scores.lag)
-            }
-            DetectEvent::Gap(gap) => camera.skipped(gap.to.saturating_since(gap.from)),
-            _ => {}
-        }
-    }
 }
 
 async fn forward(
