@@ -5,7 +5,14 @@ CARGO ?= cargo
 DEMO_DIR ?= demo-out
 GOLDEN_VENV ?= .venv
 
-.PHONY: help setup build demo test lint fmt unit soak bench deny goldens clean
+# Cargo features of the release build, e.g. FEATURES=cuda.
+FEATURES ?=
+# Binary that test-ops runs instead of a release build, e.g. OPS_BIN=target/debug/headhunt.
+OPS_BIN ?=
+# Parts of test-ops; all by default: protos packages metrics clients fleet.
+PARTS ?=
+
+.PHONY: help setup build demo test lint fmt unit test-ops soak bench deny goldens clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,7 +21,7 @@ setup:           ## install the system packages that are missing
 	@scripts/setup.sh
 
 build: setup     ## build the release binary, target/release/headhunt
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked $(if $(FEATURES),--features $(FEATURES))
 
 demo: build      ## the main job on synthetic clips and random weights; no download
 	target/release/headhunt demo --out $(DEMO_DIR)
@@ -27,6 +34,11 @@ lint:            ## format and clippy, warnings are errors
 
 unit:            ## unit, golden, property and gRPC tests
 	$(CARGO) test --locked
+
+test-ops: setup  ## protos, packaging, Prometheus, clients and a fleet behind Envoy; installs its tools below target/
+	@tests/ops/setup.sh
+	$(if $(OPS_BIN),,$(CARGO) build --release --locked --bins --example watch)
+	@HEADHUNT_BIN=$(or $(OPS_BIN),target/release/headhunt) target/ops/venv/bin/python tests/ops/run.py $(PARTS)
 
 soak: setup      ## many cameras with faults against a server, ten minutes; SOAK_SECONDS, SOAK_CAMERAS
 	$(CARGO) test --release --locked --test soak -- --ignored --nocapture

@@ -21,10 +21,12 @@
 //! - [`pipeline`]: composes the rooms into detections, hunts and calibrations.
 //! - [`library`]: labelled clips on disk, and the features kept of them.
 //! - [`jobs`]: hunts, calibrations and evaluations one after another, journaled on disk.
+//! - [`access`]: tokens, roles and limits: who may do what.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
 //! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
 //!   the rules.
 
+pub mod access;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -593,6 +593,24 @@ pub const PROFILE_STATE_MAX_BYTES: u64 = 1 << 20;
 /// one.
 pub const PROFILE_SERIES_MAX: usize = 64;
 
+// --- metrics
+
+/// Longest name of a camera in metrics, characters; what is longer is cut.
+pub const CAMERA_LABEL_MAX_CHARS: usize = 256;
+
+/// Connections to the exporter at the same time: a few scrapers and probes.
+pub const METRICS_CONNECTIONS_MAX: usize = 32;
+
+/// How long a connection to the exporter may last: Prometheus keeps one for its scrapes, and opens
+/// another where it was closed.
+pub const METRICS_CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Head of a request to the exporter, bytes.
+pub const METRICS_REQUEST_MAX_BYTES: usize = 16 << 10;
+
+/// Pause after a connection to the exporter could not be accepted: too many open files pass.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
 // --- choosing K, validation
 
 /// Largest K that a choice by cross-validation considers.
@@ -806,3 +824,17 @@ pub const NORMALITY_NUMBERS_MAX: usize = 1024;
 /// Most normal samples of one fit of the comparison in a few-shot calibration's report, taken evenly:
 /// a row of a report must not cost more than the calibration.
 pub const NORMAL_COMPARISON_SAMPLES_MAX: usize = 1024;
+
+// --- access
+
+/// A file with a certificate, a key, authorities or tokens, bytes: a token takes some 200.
+pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Tokens in a file: each request is compared with all of them.
+pub const TOKENS_MAX: usize = 1024;
+
+/// Name of a token, bytes.
+pub const TOKEN_NAME_MAX_BYTES: usize = 64;
+
+/// A bearer token in a request, bytes; ours have 67.
+pub const TOKEN_MAX_BYTES: usize = 512;

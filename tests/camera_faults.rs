@@ -39,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 async fn server() -> Arc<TestServer> {
     let client = rtsp::Client {
         clock: SystemClock::shared(),
+        resolver: Arc::new(rtsp::SystemResolver),
         vet: Arc::new(rtsp::Anywhere),
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(2),

@@ -18,7 +18,7 @@ use common::{
 };
 use headhunt::{
     clock::SystemClock,
-    net::{Anywhere, Dialer, Vet},
+    net::{Anywhere, Dialer, SystemResolver, Vet},
     rpc::{
         VideoMedia, WebMedia,
         proto::{self, ScoreStage, detect_request::Message as Ask, open::Source, tls_trust::Trust},
@@ -45,6 +45,7 @@ async fn start(toml: &str, vet: Arc<dyn Vet>) -> TestServer {
     let client = web::Client {
         dialer: Dialer {
             clock: SystemClock::shared(),
+            resolver: Arc::new(SystemResolver),
             vet,
             connect_timeout: Duration::from_secs(5),
         },

@@ -22,8 +22,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("head", &[]),
         ("intervals", &[]),
         ("telemetry", &[]),
-        ("config", &["engine", "video"]),
+        ("config", &["engine", "net", "video"]),
         ("net", &[]),
+        ("access", &["net", "telemetry"]),
         ("rtsp", &["net", "telemetry"]),
         ("web", &["net"]),
         ("video", &["rtsp", "telemetry"]),
@@ -56,13 +57,22 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "jobs",
             &[
-                "library", "pipeline", "model", "engine", "feedback", "hunt", "profile", "score",
+                "library",
+                "pipeline",
+                "model",
+                "engine",
+                "feedback",
+                "hunt",
+                "profile",
+                "score",
                 "segment",
+                "telemetry",
             ],
         ),
         (
             "rpc",
             &[
+                "access",
                 "jobs",
                 "library",
                 "pipeline",
@@ -82,6 +92,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
+                "access",
                 "config",
                 "feedback",
                 "telemetry",
@@ -107,7 +118,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that one room alone may name.
-const OWNED_CRATES: [(&str, &[&str]); 16] = [
+const OWNED_CRATES: [(&str, &[&str]); 19] = [
     ("gstreamer", &["video"]),
     ("gstreamer_app", &["video"]),
     ("gstreamer_video", &["video"]),
@@ -118,10 +129,13 @@ const OWNED_CRATES: [(&str, &[&str]); 16] = [
     ("tokio_rustls", &["net"]),
     ("url", &["net", "rtsp"]),
     ("rustls", &["net"]),
+    ("ipnet", &["net"]),
+    ("subtle", &["access"]),
+    ("tower", &["rpc"]),
     ("rustls_native_certs", &["net"]),
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),
-    ("hyper", &["web"]),
+    ("hyper", &["web", "telemetry"]),
     ("jpeg_encoder", &["pipeline"]),
     ("tonic", &["rpc", "cli"]),
 ];

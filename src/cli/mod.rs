@@ -5,17 +5,21 @@ mod admin;
 mod calibrate;
 mod camera;
 mod common;
+mod config;
 #[cfg(feature = "video")]
 mod demo;
 mod detect;
 mod evaluate;
 mod extract;
+mod health;
 mod hunt;
 mod labelled;
 mod merge_scores;
 mod model;
+mod remote;
 mod score;
 mod serve;
+mod token;
 
 use std::process::ExitCode;
 
@@ -35,6 +39,9 @@ struct Cli {
 enum Command {
     /// Serve detection over gRPC
     Serve(serve::Args),
+    /// Check or print the settings that `serve` would use
+    #[command(subcommand)]
+    Config(config::Command),
     /// Score video files
     Detect(detect::Args),
     /// Write the features of all heads
@@ -53,6 +60,11 @@ enum Command {
     Ablate(ablate::Args),
     /// Administer a running server: labelled clips, jobs, profiles
     Admin(admin::Args),
+    /// Ask a server whether it serves: exit code 0 if so, 1 if not
+    Health(health::Args),
+    /// Tokens for callers of a server
+    #[command(subcommand)]
+    Token(token::Command),
     /// Synthesize and inspect checkpoints
     Model(model::Args),
     /// Play a video file as an RTSP camera
@@ -72,6 +84,7 @@ const EXIT_CANCELLED: u8 = 130;
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Config(command) => config::run(command),
         Command::Detect(args) => detect::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Hunt(args) => hunt::run(args),
@@ -81,6 +94,8 @@ pub fn main() -> ExitCode {
         Command::MergeScores(args) => merge_scores::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Admin(args) => admin::run(args),
+        Command::Health(args) => health::run(args),
+        Command::Token(command) => token::run(command),
         Command::Model(args) => model::run(args),
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]

@@ -20,7 +20,7 @@ use crate::{
         hub::{self, HubOptions},
     },
     profile::{Profile, ProfileStore},
-    rpc::{self, OpenMedia, Parts, Profiles},
+    rpc::{self, OpenMedia, Parts, Profiles, Security},
     telemetry::{exporter, logging, shutdown},
 };
 
@@ -33,6 +33,17 @@ const RUNTIME_END: Duration = Duration::from_secs(5);
 /// file, HEADHUNT__SECTION__KEY environment variables and these flags override them, in this order.
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    layers: Layers,
+
+    /// Print the built-in settings with their documentation, and exit
+    #[arg(long)]
+    print_defaults: bool,
+}
+
+/// Where settings come from beside the defaults and the environment.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Layers {
     /// TOML file with the settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -56,10 +67,19 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+}
 
-    /// Print the built-in settings with their documentation, and exit
-    #[arg(long)]
-    pub print_defaults: bool,
+impl Layers {
+    /// What the command line sets.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            listen: self.listen,
+            metrics_listen: self.metrics_listen,
+            model: self.model.clone(),
+            device: self.device.clone(),
+            profile: self.profile.clone(),
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
@@ -72,20 +92,18 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let environment = Environment::of_process();
-    let overrides = Overrides {
-        listen: args.listen,
-        metrics_listen: args.metrics_listen,
-        model: args.model,
-        device: args.device,
-        profile: args.profile,
-    };
-    let settings = Settings::load_from(args.config.as_deref(), &environment, &overrides)?;
+    let settings = Settings::load_from(
+        args.layers.config.as_deref(),
+        &environment,
+        &args.layers.overrides(),
+    )?;
     logging::init(&settings.log.level, settings.log.format == LogFormat::Json)?;
+    let security = Security::open(&settings.server, SystemClock::shared())?;
     let runtime = Runtime::new().or_kind(Kind::Internal, || "cannot start the runtime".into())?;
     let media = decoder(&settings, runtime.handle())?;
     let found = Found::read(&settings)?;
     // Addresses first: that one is taken should not be learnt after minutes of loading.
-    let listener = runtime.block_on(listen(&settings))?;
+    let listener = runtime.block_on(listen(&settings, &security))?;
     // After the exporter, which would not know what was counted before it.
     let feedback = rpc::open_feedback(&settings.feedback, SystemClock::shared())?;
     let probe = load(&settings, &environment, &found)?;
@@ -95,6 +113,7 @@ pub fn run(args: Args) -> Result<()> {
         media,
         feedback,
         listener,
+        security,
     };
     let served = runtime.block_on(serve(&settings, engine.handle(), found, doors));
     let stopped = engine.shutdown();
@@ -102,9 +121,9 @@ pub fn run(args: Args) -> Result<()> {
     served.and(stopped)
 }
 
-async fn listen(settings: &Settings) -> Result<TcpListener> {
+async fn listen(settings: &Settings, security: &Security) -> Result<TcpListener> {
     if let Some(address) = settings.server.metrics_listen {
-        exporter::start(address)?;
+        let address = exporter::start_behind(address, Arc::new(security.clone()))?;
         tracing::info!(%address, "metrics at /metrics");
     }
     let address = settings.server.listen;
@@ -114,9 +133,9 @@ async fn listen(settings: &Settings) -> Result<TcpListener> {
             format!("cannot listen at server.listen = {address}")
         })?;
     let bound = listener.local_addr().unwrap_or(address);
-    tracing::info!(address = %bound, "listening; serving begins after the warm-up pass");
-    if !bound.ip().is_loopback() {
-        tracing::warn!(address = %bound, "no TLS and no authentication: whoever reaches this address may use it");
+    tracing::info!(address = %bound, tls = security.has_tls(), tokens = security.asks_for_tokens(), "listening; serving begins after the warm-up pass");
+    if settings.server.insecure && !bound.ip().is_loopback() {
+        tracing::warn!(address = %bound, "server.insecure = true: whoever reaches this address may use it");
     }
     Ok(listener)
 }
@@ -126,6 +145,7 @@ struct Doors {
     media: Arc<dyn OpenMedia>,
     feedback: Option<Arc<Feedback>>,
     listener: TcpListener,
+    security: Security,
 }
 
 async fn serve(
@@ -153,6 +173,7 @@ async fn serve(
         profiles,
         media: doors.media,
         feedback: doors.feedback,
+        security: doors.security,
     };
     let served = rpc::serve(settings, parts, doors.listener, shutdown).await;
     signals.abort();
@@ -331,7 +352,11 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
     }
     let dialer = net::Dialer {
         clock: SystemClock::shared(),
-        vet: Arc::new(net::Anywhere),
+        resolver: Arc::new(net::SystemResolver),
+        vet: Arc::new(net::Reach {
+            allow: settings.sources.allow.clone(),
+            deny: settings.sources.deny.clone(),
+        }),
         connect_timeout: cameras.connect_timeout,
     };
     Ok(Arc::new(rpc::VideoMedia {
@@ -345,6 +370,7 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
         live: Some(rpc::LiveMedia {
             client: rtsp::Client {
                 clock: dialer.clock.clone(),
+                resolver: dialer.resolver.clone(),
                 vet: dialer.vet.clone(),
                 connect_timeout: cameras.connect_timeout,
                 response_timeout: cameras.response_timeout,

@@ -1,10 +1,15 @@
 //! Layers of settings, laid over one another and checked.
 
-use std::{collections::HashSet, fs, net::SocketAddr, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    net::SocketAddr,
+    path::Path,
+};
 
 use config::{Config, ConfigError, File, FileFormat, Value, ValueKind};
 
-use super::{Environment, Settings};
+use super::{Environment, Settings, print};
 use crate::error::{Error, Kind, Result, ResultExt as _};
 
 /// The built-in settings with their documentation, `config/default.toml`.
@@ -62,31 +67,77 @@ impl Settings {
         environment: &Environment,
         overrides: &Overrides,
     ) -> Result<Settings> {
-        let known = known_keys()?;
-        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-        if let Some((text, origin)) = file {
-            check_keys(&parse(text, origin)?, origin, &known)?;
-            builder = builder.add_source(File::from_str(text, FileFormat::Toml));
-        }
-        for (name, value) in environment.variables() {
-            let Some(key) = variable_key(name) else {
-                continue;
-            };
-            if !known.contains(&key) {
-                return Err(unknown(&key, &format!("environment variable {name}")));
-            }
-            builder = set(builder, &key, value.clone())?;
-        }
-        for (key, value) in overrides.entries() {
-            builder = set(builder, key, value)?;
-        }
-        let settings: Settings = builder
-            .build()
-            .and_then(Config::try_deserialize)
-            .map_err(refused)?;
-        settings.check()?;
-        Ok(settings)
+        layered(file, environment, overrides).map(|layered| layered.settings)
     }
+
+    /// The settings as a TOML document that loads to the same again: every key in the order of
+    /// [`DEFAULTS`], with where its value came from in a comment where that is not the default. User
+    /// names and passwords in addresses are left out.
+    ///
+    /// Fails as [`load_from`](Self::load_from).
+    pub fn print(
+        file: Option<&Path>,
+        environment: &Environment,
+        overrides: &Overrides,
+    ) -> Result<String> {
+        let text = file.map(read).transpose()?;
+        let origin = file.map_or_else(String::new, |path| path.display().to_string());
+        let file = text.as_deref().map(|text| (text, origin.as_str()));
+        let layered = layered(file, environment, overrides)?;
+        Ok(print::document(&layered.root, &layered.origins))
+    }
+}
+
+/// Settings and how they came about.
+pub(super) struct Layered {
+    pub settings: Settings,
+    /// All layers laid over one another.
+    pub root: Value,
+    /// For each key that is not as in [`DEFAULTS`], the layer that it came from.
+    pub origins: HashMap<String, String>,
+}
+
+/// Lays the layers over one another and checks the outcome; `file` is its text and its name.
+pub(super) fn layered(
+    file: Option<(&str, &str)>,
+    environment: &Environment,
+    overrides: &Overrides,
+) -> Result<Layered> {
+    let known = known_keys()?;
+    let mut origins = HashMap::new();
+    let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some((text, origin)) = file {
+        let parsed = parse(text, origin)?;
+        check_keys(&parsed, origin, &known)?;
+        leaves(&parsed, "", &mut |key, _| {
+            origins.insert(key.to_owned(), origin.to_owned());
+            Ok(())
+        })?;
+        builder = builder.add_source(File::from_str(text, FileFormat::Toml));
+    }
+    for (name, value) in environment.variables() {
+        let Some(key) = variable_key(name) else {
+            continue;
+        };
+        if !known.contains(&key) {
+            return Err(unknown(&key, &format!("environment variable {name}")));
+        }
+        builder = set(builder, &key, value.clone())?;
+        origins.insert(key, name.clone());
+    }
+    for (key, value) in overrides.entries() {
+        builder = set(builder, key, value)?;
+        origins.insert(key.to_owned(), "command line".to_owned());
+    }
+    let config = builder.build().map_err(refused)?;
+    let root = config.cache.clone();
+    let settings: Settings = config.try_deserialize().map_err(refused)?;
+    settings.check()?;
+    Ok(Layered {
+        settings,
+        root,
+        origins,
+    })
 }
 
 impl Overrides {

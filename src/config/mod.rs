@@ -5,7 +5,9 @@
 //! or out of range is refused with the key's full name.
 
 mod environment;
+mod exposure;
 mod load;
+mod print;
 mod settings;
 
 pub use environment::{Environment, HubSettings};

@@ -4,9 +4,11 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::exposure;
 use crate::{
     error::{Error, Result},
     limits,
+    net::Rule,
 };
 
 /// Everything that `headhunt serve` can be told.
@@ -51,6 +53,23 @@ pub struct ServerSettings {
     /// Prometheus exporter.
     #[serde(deserialize_with = "optional")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Whether a listener beyond this machine may do without TLS and authentication.
+    pub insecure: bool,
+    /// Certificate and those above it, PEM; `None`: no TLS.
+    #[serde(deserialize_with = "optional")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(deserialize_with = "optional")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Authorities of the clients' certificates, PEM; `None`: clients need none.
+    #[serde(deserialize_with = "optional")]
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// Who may do what; `None`: everybody everything.
+    #[serde(deserialize_with = "optional")]
+    pub token_file: Option<PathBuf>,
+    /// How often the files above are looked at.
+    #[serde(rename = "reload_s", deserialize_with = "seconds")]
+    pub reload: Duration,
 }
 
 /// The resident model.
@@ -192,6 +211,12 @@ pub struct SourceSettings {
     /// Folders below which `file://` may read.
     #[serde(deserialize_with = "listed")]
     pub file_roots: Vec<PathBuf>,
+    /// Whom connections may go to; empty: all that is not refused otherwise.
+    #[serde(deserialize_with = "listed")]
+    pub allow: Vec<Rule>,
+    /// Whom they may not go to.
+    #[serde(deserialize_with = "listed")]
+    pub deny: Vec<Rule>,
     /// Whether a request may say that a camera's certificate is not checked.
     pub allow_insecure_tls: bool,
 }
@@ -262,6 +287,8 @@ pub struct CameraSettings {
     pub max_delay: Duration,
     /// Part of the measured throughput that live streams may need together.
     pub capacity_share: f64,
+    /// Cameras that have metric series of their own.
+    pub series_max: usize,
 }
 
 /// Verdicts of people.
@@ -330,6 +357,7 @@ pub enum LogFormat {
 impl Settings {
     /// Refuses values out of their documented range, by their key.
     pub(super) fn check(&self) -> Result<()> {
+        exposure::check(&self.server)?;
         let e = &self.engine;
         within(
             "engine.queue_capacity_segments",
@@ -391,6 +419,7 @@ impl Settings {
         lasts("cameras.picture_timeout_s", c.picture_timeout, 0.5..=3600.0)?;
         lasts("cameras.max_delay_s", c.max_delay, 0.1..=3600.0)?;
         within("cameras.capacity_share", c.capacity_share, 0.0..=1000.0)?;
+        within("cameras.series_max", c.series_max, 0..=10_000)?;
         if self.sources.schemes.contains(&Scheme::File) && self.sources.file_roots.is_empty() {
             return Err(Error::invalid(
                 "sources.schemes has \"file\", but sources.file_roots names no folder below which files may be read",
@@ -475,7 +504,7 @@ fn within<T: PartialOrd + fmt::Display + Copy>(
     Err(Error::invalid(format!("{key} is {value}; it must be {low} to {high}")).with_field(key))
 }
 
-fn lasts(key: &str, value: Duration, range: RangeInclusive<f64>) -> Result<()> {
+pub(super) fn lasts(key: &str, value: Duration, range: RangeInclusive<f64>) -> Result<()> {
     within(key, value.as_secs_f64(), range)
 }
 

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::Kind;
+use crate::telemetry::{jobs as counted, metrics::Label};
+
 /// What a job is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,6 +28,30 @@ impl State {
     /// Whether nothing more happens.
     pub const fn is_end(self) -> bool {
         matches!(self, State::Succeeded | State::Failed | State::Cancelled)
+    }
+}
+
+impl Label for State {
+    const NAME: &'static str = "state";
+    fn value(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Label for Kind {
+    const NAME: &'static str = "kind";
+    fn value(self) -> &'static str {
+        match self {
+            Kind::Hunt => "hunt",
+            Kind::Calibrate => "calibrate",
+            Kind::Evaluate => "evaluate",
+        }
     }
 }
 
@@ -120,6 +147,7 @@ impl<'a> Meter<'a> {
                 progress.done = done;
                 progress.total = total;
                 progress.remaining = remaining;
+                counted::progress(stage, done, total);
             }
         });
     }

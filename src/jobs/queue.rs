@@ -24,6 +24,7 @@ use crate::{
     error::{Error, Kind, Result},
     library::{Library, Pin},
     limits,
+    telemetry::jobs as counted,
 };
 
 /// Longest error that is written down, bytes.
@@ -157,6 +158,7 @@ impl Shared {
         let cell = Arc::new(cell(record, Some(pin), &self.stopping));
         table.waiting.push_back(cell.clone());
         table.put(cell);
+        counted::queued(table.waiting.len());
         drop(table);
         self.wake.notify_all();
         Ok(id)
@@ -182,6 +184,7 @@ impl Shared {
                 return None;
             }
             if let Some(cell) = table.waiting.pop_front() {
+                counted::queued(table.waiting.len());
                 return Some(cell);
             }
             table = self
@@ -204,6 +207,7 @@ impl Shared {
         }
         cell.progress.send_replace(Progress::new(State::Running));
         tracing::info!(job = id, kind = ?record.request.kind(), clips = record.clips.len(), "begins");
+        let running = counted::Running::begin();
         let work = Work {
             shared: self,
             record: &record,
@@ -214,6 +218,7 @@ impl Shared {
             let what = crate::engine::panic_message(panic.as_ref());
             Err(Error::internal(format!("the job panicked: {what}")))
         });
+        drop(running);
         let (state, error) = match outcome {
             Ok(()) => (State::Succeeded, None),
             Err(_) if cell.cancelled.load(SeqCst) => (State::Cancelled, None),
@@ -239,6 +244,8 @@ impl Shared {
         let mut record = cell.record();
         record.samples_reused = cell.progress.borrow().samples_reused;
         end(&mut record, state, error.clone());
+        counted::ended(record.request.kind(), state);
+        counted::queued(table.waiting.len());
         if let Err(error) = self.journal.write(&record) {
             tracing::error!(job = record.id, "{error:#}");
         }

@@ -10,7 +10,7 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    OpenClip, ProfileBook, Progress, ReportFormat, State, Summary,
+    Kind as JobKind, OpenClip, ProfileBook, Progress, ReportFormat, State, Summary,
     journal::Journal,
     queue::{Shared, Table, cell, end},
 };
@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Kind, Result, ResultExt},
     library::Library,
     limits,
+    telemetry::jobs as counted,
 };
 
 /// What jobs work with.
@@ -75,6 +76,12 @@ impl Jobs {
                 table.waiting.push_back(cell.clone());
             }
             table.put(cell);
+        }
+        counted::queued(table.waiting.len());
+        for kind in [JobKind::Hunt, JobKind::Calibrate, JobKind::Evaluate] {
+            for state in [State::Succeeded, State::Failed, State::Cancelled] {
+                counted::none_ended(kind, state);
+            }
         }
         // Their jobs have pinned what they need.
         parts.library.sweep_deleted();

@@ -86,6 +86,21 @@ impl Place {
     pub fn dtype_name(&self) -> &'static str {
         self.dtype.as_str()
     }
+
+    /// Used and total memory of a GPU, bytes, whoever uses it; `None` on the CPU, and where the driver
+    /// does not say.
+    #[cfg(feature = "cuda")]
+    pub fn memory(&self) -> Option<(u64, u64)> {
+        let stream = self.device.as_cuda_device().ok()?.cuda_stream();
+        let (free, total) = stream.context().mem_get_info().ok()?;
+        Some((total.saturating_sub(free) as u64, total as u64))
+    }
+
+    /// Used and total memory of a GPU, bytes; this build has none.
+    #[cfg(not(feature = "cuda"))]
+    pub fn memory(&self) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use candle_core::{DType, Tensor};
@@ -30,6 +31,10 @@ use crate::{
     error::{Error, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
     limits::{LANGUAGE_ROWS_PER_PASS, PROBE_MAX_CLIPS, PROMPTS_MAX, VISION_FRAMES_PER_PASS},
+    telemetry::{
+        metrics::{self, Stage},
+        process,
+    },
 };
 
 pub use whole::{OutputHead, WholeFeatures};
@@ -464,7 +469,12 @@ impl HeadProbe for InternVl {
         let wanted = self.wanted(heads)?;
         let mut all: Vec<Option<HeadFeatures>> = vec![None; clips.len()];
         let (lengths, tokens) = self.checked(clips, prompts)?;
+        let started = Instant::now();
         let visions = self.encode_clips(clips)?;
+        // A GPU only queues until it is waited for; the language model would wait all the same.
+        (self.place.device.synchronize()).map_err(failed("encoding pictures"))?;
+        metrics::stage(Stage::Vision, started.elapsed());
+        let started = Instant::now();
         for (frames, tokens) in lengths.into_iter().zip(tokens) {
             let places: Vec<usize> = (0..clips.len())
                 .filter(|&i| clips[i].frames.len() == frames)
@@ -476,6 +486,10 @@ impl HeadProbe for InternVl {
             {
                 all[place] = Some(features);
             }
+        }
+        metrics::stage(Stage::Language, started.elapsed());
+        if let Some((used, total)) = self.place.memory() {
+            process::device_memory(used, total);
         }
         all.into_iter()
             .collect::<Option<Vec<_>>>()

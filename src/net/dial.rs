@@ -3,11 +3,11 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Failure, FailureKind, Stream, Trust, Vet,
+    Failure, FailureKind, Resolve, Stream, Trust, Vet,
     failure::{tls_error, unconnected},
     tls,
 };
@@ -21,6 +21,8 @@ use crate::{
 pub struct Dialer {
     /// Waits run on it.
     pub clock: Arc<dyn Clock>,
+    /// Turns names into addresses.
+    pub resolver: Arc<dyn Resolve>,
     /// Where connections may go.
     pub vet: Arc<dyn Vet>,
     /// Longest wait for name resolution, for the TCP connection and for the TLS handshake, each.
@@ -86,7 +88,7 @@ async fn resolved(dialer: &Dialer, target: &Target<'_>) -> Result<Vec<SocketAddr
     let looked_up = timeout(
         &*dialer.clock,
         dialer.connect_timeout,
-        lookup_host((target.host, target.port)),
+        dialer.resolver.resolve(target.host, target.port),
     );
     let dns = |what: String| Failure::new(FailureKind::Dns, what);
     let found = looked_up

@@ -3,6 +3,11 @@
 
 mod dial;
 mod failure;
+mod reach;
+mod resolve;
+mod rule;
+mod server;
+mod special;
 mod stream;
 mod tls;
 mod url;
@@ -11,6 +16,10 @@ use std::{fmt, net::SocketAddr};
 
 pub use self::url::{Schemes, Url};
 pub use dial::{Dialed, Dialer, Target};
+pub use reach::{Reach, Within};
+pub use resolve::{Resolve, Resolving, SystemResolver};
+pub use rule::Rule;
+pub use server::{Clients, Identity, ServerStream, ServerTls};
 pub use stream::Stream;
 pub(crate) use {
     self::url::{Credentials, shown_path, strip},

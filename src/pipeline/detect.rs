@@ -35,7 +35,10 @@ use crate::{
         events::EndReason,
         locate::{LocatorOutput, SegmentSpan, StreamingLocator},
     },
-    telemetry::metrics::{self, Outcome, Stage as Timed},
+    telemetry::{
+        cameras,
+        metrics::{self, Outcome, Stage as Timed},
+    },
 };
 
 pub use super::options::DetectOptions;
@@ -159,6 +162,8 @@ struct Stamps {
     gated: bool,
     snapshot: Option<Snapshot>,
     received: Received,
+    /// From the arrival of its last frame to its p, of a live source.
+    lag: Option<Duration>,
 }
 
 type Submission = Pin<Box<dyn Future<Output = Result<Ticket>> + Send>>;
@@ -384,6 +389,7 @@ impl Session {
             gated: repeats.is_some(),
             snapshot,
             received,
+            lag: None,
         };
         if let Some(of) = repeats {
             self.items.push_back(Item::Repeat(stamps, of));
@@ -479,10 +485,15 @@ impl Session {
     /// What the locator makes of a segment's p; without `features` it repeats another's.
     fn locate(
         &mut self,
-        stamps: Stamps,
+        mut stamps: Stamps,
         p: f64,
         features: Option<&HeadFeatures>,
     ) -> Result<Vec<LocatorOutput>> {
+        // A clock that was set back in between leaves nothing to tell.
+        stamps.lag = stamps.received.last.and_then(|last| last.elapsed().ok());
+        if let Some(lag) = stamps.lag {
+            cameras::frame_lag(lag);
+        }
         let mut span = stamps.span()?;
         span.run = span.run.saturating_add(self.shed_runs);
         let outputs = locator(&mut self.locator)?.push(span, p)?;
@@ -555,7 +566,7 @@ impl Session {
         self.summary.segments_shed += shed.segments;
         self.summary.frames_shed += shed.frames;
         let gap = shed.gap();
-        metrics::gap(gap.reason);
+        metrics::gap(&gap);
         self.summary.gaps += 1;
         self.emit(DetectEvent::Gap(gap)).await
     }
@@ -704,6 +715,7 @@ fn scores(
         smoothed,
         gated: stamps.gated,
         received: stamps.received.last,
+        lag: stamps.lag,
     })
 }
 

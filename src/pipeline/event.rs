@@ -35,6 +35,8 @@ pub struct SegmentScores {
     pub gated: bool,
     /// When the segment's last frame had been received; of live sources alone.
     pub received: Option<SystemTime>,
+    /// From then to the segment's p.
+    pub lag: Option<Duration>,
 }
 
 /// Totals of a detection that ended well.

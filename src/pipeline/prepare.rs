@@ -280,7 +280,7 @@ impl Preparer {
                 }
                 Some(MediaEvent::Frame(frame)) => self.frame(frame)?,
                 Some(MediaEvent::Gap(gap)) => {
-                    metrics::gap(gap.reason);
+                    metrics::gap(&gap);
                     self.end_run()?;
                     self.send(Prepared::Gap(gap))?;
                 }

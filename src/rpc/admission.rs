@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{Error, Result},
-    telemetry::server::StreamRunning,
+    telemetry::server::{self, StreamRunning},
 };
 
 /// Hands out slots.
@@ -30,6 +30,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut live = lock(&self.live);
         *live = (*live - self.segments_per_second).max(0.0);
+        server::live_segments_per_second(*live);
     }
 }
 
@@ -41,12 +42,14 @@ fn lock(live: &Mutex<f64>) -> MutexGuard<'_, f64> {
 /// One running detection; freed when dropped.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
-    _running: StreamRunning,
+    /// For metrics.
+    pub running: StreamRunning,
 }
 
 impl Admission {
     /// `most` slots until `closing` fires.
     pub fn new(most: usize, closing: CancellationToken) -> Self {
+        server::streams_limit(most);
         Admission {
             slots: Arc::new(Semaphore::new(most)),
             most,
@@ -68,7 +71,7 @@ impl Admission {
         })?;
         Ok(Slot {
             _permit: permit,
-            _running: StreamRunning::begin(),
+            running: StreamRunning::begin(),
         })
     }
 
@@ -85,6 +88,7 @@ impl Admission {
             )));
         }
         *live += segments_per_second;
+        server::live_segments_per_second(*live);
         Ok(Claim {
             live: Arc::clone(&self.live),
             segments_per_second,

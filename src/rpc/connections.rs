@@ -1,4 +1,4 @@
-//! TCP connections, at most so many at a time.
+//! Connections, with TLS where it is configured, at most so many at a time.
 
 use std::{
     io,
@@ -18,21 +18,26 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use super::security::Security;
+use crate::{net::ServerStream, telemetry::server::handshake_failed};
+
 /// Pause after a failed accept: out of file descriptors, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection that counts until it is dropped.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: ServerStream,
     /// Until its first byte.
     silence: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
 /// Accepts until `closing` fires, then closes the listener. One connection more than `most` waits in
-/// the kernel's backlog; one that says nothing for `first_byte` fails.
+/// the kernel's backlog; one that says nothing, or does not finish its handshake, for `first_byte`
+/// fails.
 pub(super) fn accept(
     listener: TcpListener,
+    security: Security,
     most: usize,
     first_byte: Duration,
     closing: CancellationToken,
@@ -54,14 +59,20 @@ pub(super) fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
-                let connection = Connection {
-                    stream,
-                    silence: Some(Box::pin(time::sleep(first_byte))),
-                    _permit: permit,
-                };
-                if accepted.send(Ok(connection)).await.is_err() {
+                if accepted.is_closed() {
                     return;
                 }
+                // Whoever shakes hands slowly holds nobody up.
+                let (security, accepted) = (security.clone(), accepted.clone());
+                tokio::spawn(async move {
+                    let stream = shaken(&security, stream, first_byte).await?;
+                    let connection = Connection {
+                        stream,
+                        silence: Some(Box::pin(time::sleep(first_byte))),
+                        _permit: permit,
+                    };
+                    accepted.send(Ok(connection)).await.ok()
+                });
             }
         };
         tokio::select! {
@@ -72,11 +83,21 @@ pub(super) fn accept(
     ReceiverStream::new(connections)
 }
 
+async fn shaken(security: &Security, socket: TcpStream, most: Duration) -> Option<ServerStream> {
+    match time::timeout(most, security.accept(socket)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+        Err(_) => tracing::debug!("no TLS handshake in time"),
+    }
+    handshake_failed();
+    None
+}
+
 impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        self.stream.tcp().connect_info()
     }
 }
 
@@ -143,11 +164,23 @@ mod tests {
         (listener, address)
     }
 
+    /// Neither TLS nor tokens.
+    fn open() -> Security {
+        let environment = crate::config::Environment::default();
+        let overrides = crate::config::Overrides::default();
+        let settings = crate::config::Settings::from_layers(None, &environment, &overrides);
+        Security::open(
+            &settings.unwrap().server,
+            crate::clock::SystemClock::shared(),
+        )
+        .unwrap()
+    }
+
     #[tokio::test]
     async fn a_silent_connection_fails_and_one_that_spoke_may_be_silent() {
         let (listener, address) = listener().await;
         let silence = Duration::from_millis(100);
-        let mut accepted = accept(listener, 2, silence, CancellationToken::new());
+        let mut accepted = accept(listener, open(), 2, silence, CancellationToken::new());
         let _silent = TcpStream::connect(address).await.unwrap();
         let mut connection = accepted.next().await.unwrap().unwrap();
         let error = connection.read_u8().await.unwrap_err();
@@ -165,7 +198,7 @@ mod tests {
     async fn connections_are_counted_and_closing_closes_the_listener() {
         let (listener, address) = listener().await;
         let closing = CancellationToken::new();
-        let mut accepted = accept(listener, 1, PATIENCE, closing.clone());
+        let mut accepted = accept(listener, open(), 1, PATIENCE, closing.clone());
         let _first = TcpStream::connect(address).await.unwrap();
         let connection = accepted.next().await.unwrap().unwrap();
         let _second = TcpStream::connect(address).await.unwrap(); // in the backlog

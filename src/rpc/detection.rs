@@ -19,6 +19,7 @@ use super::{
     status::{code, label, status},
 };
 use crate::{
+    access::{Caller, Shares},
     config::StreamSettings,
     error::{Error, Kind, Result},
     telemetry::server::{RpcRunning, rpc_ended},
@@ -29,6 +30,8 @@ pub(super) struct DetectionHandler {
     pub admission: Admission,
     pub responses: StreamSettings,
     pub started: SystemTime,
+    /// How many detections each token runs.
+    pub shares: Shares,
     pub verdicts: Verdicts,
     pub shared: Arc<Shared>,
 }
@@ -45,9 +48,14 @@ impl DetectionHandler {
         &self,
         method: &'static str,
         timeout: Option<Duration>,
+        caller: Option<Arc<Caller>>,
         asked: Asked,
     ) -> Result<Responses, Status> {
         let id = SessionId::random();
+        let share = caller.as_ref().map(|caller| self.shares.take(caller));
+        let share = share
+            .transpose()
+            .map_err(|error| refused(method, &id, &error))?;
         let slot = self
             .admission
             .admit()
@@ -68,6 +76,8 @@ impl DetectionHandler {
             gone,
             deadline,
             slot,
+            caller,
+            share,
         };
         // The headers go out at once: some clients send nothing before they have them.
         tokio::spawn(session.run());
@@ -84,8 +94,10 @@ impl DetectionService for DetectionHandler {
         request: Request<Streaming<proto::DetectRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let timeout = deadline::timeout(request.metadata());
+        let caller = request.extensions().get().cloned();
         let asked = Asked::Detect(request.into_inner());
-        self.begin("Detect", timeout, asked).map(Response::new)
+        self.begin("Detect", timeout, caller, asked)
+            .map(Response::new)
     }
 
     type WatchStream = WatchResponses;
@@ -95,8 +107,9 @@ impl DetectionService for DetectionHandler {
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<WatchResponses>, Status> {
         let timeout = deadline::timeout(request.metadata());
+        let caller = request.extensions().get().cloned();
         let asked = Asked::Watch(request.into_inner());
-        self.begin("Watch", timeout, asked)
+        self.begin("Watch", timeout, caller, asked)
             .map(|responses| Response::new(WatchResponses(responses)))
     }
 

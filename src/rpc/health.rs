@@ -9,6 +9,7 @@ use super::SERVICES;
 use crate::{
     engine::{EngineHandle, Health},
     limits,
+    telemetry::server,
 };
 
 /// Says NOT_SERVING under every name: what stands before the first look at the engine.
@@ -30,9 +31,11 @@ pub(super) async fn keep(
         if serves != served {
             if serves {
                 tracing::info!("serving");
+                server::serving(true);
                 set(&reporter, ServingStatus::Serving).await;
             } else {
                 tracing::error!(?health, "not serving");
+                server::serving(false);
                 set(&reporter, ServingStatus::NotServing).await;
             }
             served = serves;
@@ -42,6 +45,7 @@ pub(super) async fn keep(
             () = time::sleep(limits::HEALTH_PERIOD) => {}
         }
     }
+    server::serving(false);
     set(&reporter, ServingStatus::NotServing).await;
 }
 

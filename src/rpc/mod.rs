@@ -13,15 +13,18 @@ mod convert;
 mod deadline;
 mod detection;
 mod feedback;
+mod guard;
 mod health;
 mod open;
 mod options;
 mod profiles;
 mod responses;
+mod security;
 mod server;
 mod session;
 mod source;
 mod status;
+mod told;
 mod upload;
 mod uri;
 #[cfg(feature = "video")]
@@ -29,6 +32,7 @@ mod web;
 
 pub use feedback::open_feedback;
 pub use profiles::{Listed, Profiles, Ready};
+pub use security::Security;
 pub use server::{Parts, serve};
 pub use source::OpenMedia;
 #[cfg(feature = "video")]

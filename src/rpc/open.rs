@@ -35,7 +35,7 @@ pub(super) enum Input {
     /// Chunks follow; the upload's label.
     Upload(String),
     /// A URI.
-    Uri(UriSource),
+    Uri(Box<UriSource>),
 }
 
 /// Waits for the first message and checks it.
@@ -61,7 +61,7 @@ pub(super) fn watch(request: proto::WatchRequest, allowed: &SourceSettings) -> R
     let Some(source) = &request.source else {
         return Err(wrong("source", "the request names no source"));
     };
-    let input = Input::Uri(uri::parse("source", source, allowed)?);
+    let input = Input::Uri(Box::new(uri::parse("source", source, allowed)?));
     let profile = Choice::new(
         "",
         request.profile,
@@ -134,7 +134,9 @@ fn check(first: Option<DetectRequest>, allowed: &SourceSettings) -> Result<Openi
             )?;
             Input::Upload(upload.name)
         }
-        Some(Source::Uri(source)) => Input::Uri(uri::parse("open.uri", &source, allowed)?),
+        Some(Source::Uri(source)) => {
+            Input::Uri(Box::new(uri::parse("open.uri", &source, allowed)?))
+        }
         None => {
             return Err(wrong(
                 "open.source",
@@ -218,6 +220,8 @@ mod tests {
         SourceSettings {
             schemes: vec![crate::config::Scheme::Rtsp],
             file_roots: vec![],
+            allow: vec![],
+            deny: vec![],
             allow_insecure_tls: false,
         }
     }

@@ -14,12 +14,14 @@ use super::{
     connections,
     detection::DetectionHandler,
     feedback::Verdicts,
+    guard::GuardLayer,
     health,
     profiles::Profiles,
     proto::{
         self, admin_service_server::AdminServiceServer,
         detection_service_server::DetectionServiceServer,
     },
+    security::Security,
     session::Shared,
     source::OpenMedia,
 };
@@ -29,6 +31,7 @@ use crate::{
     error::{Kind, Result, ResultExt as _},
     feedback::Feedback,
     limits,
+    telemetry::server as telemetry,
 };
 
 /// What a server serves with.
@@ -41,6 +44,8 @@ pub struct Parts {
     pub media: Arc<dyn OpenMedia>,
     /// Takes verdicts on events; see [`open_feedback`](super::open_feedback).
     pub feedback: Option<Arc<Feedback>>,
+    /// TLS and tokens.
+    pub security: Security,
 }
 
 /// Serves until `shutdown` fires and the running detections have ended: by themselves within the
@@ -54,6 +59,8 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    let security = parts.security;
+    security.keep(&shutdown);
     let admin = AdminParts {
         settings: settings.admin.clone(),
         engine: parts.engine.clone(),
@@ -74,6 +81,7 @@ pub async fn serve(
         admission: admission.clone(),
         responses: settings.streams.clone(),
         started: SystemTime::now(),
+        shares: security.shares(),
         verdicts: Verdicts::new(parts.feedback.clone(), &settings.feedback),
         shared: Arc::new(Shared {
             engine: parts.engine.clone(),
@@ -124,9 +132,11 @@ pub async fn serve(
         .initial_connection_window_size(http2.connection_window_bytes)
         .max_concurrent_streams(http2.max_streams_per_connection)
         .http2_max_header_list_size(limits::HEADERS_MAX_BYTES)
-        .layer(GrpcWebLayer::new());
+        .layer(GrpcWebLayer::new())
+        .layer(GuardLayer(security.clone()));
     let connections = connections::accept(
         listener,
+        security,
         limits::CONNECTIONS_MAX,
         limits::FIRST_BYTE_TIMEOUT,
         shutdown.clone(),
@@ -159,6 +169,9 @@ pub async fn serve(
         }
     };
     keeper.abort();
+    // It may have had no time to say so itself.
+    let _ = keeper.await;
+    telemetry::serving(false);
     admin.stop().await;
     served
 }

@@ -23,10 +23,12 @@ use super::{
     responses::{End, Responder},
     source::OpenMedia,
     status::{label, status},
+    told::Told,
     upload,
     uri::UriSource,
 };
 use crate::{
+    access::{Caller, Quota, Share},
     config::{CameraSettings, SourceSettings},
     engine::{EngineHandle, Lane},
     error::{Error, Kind, Result},
@@ -39,7 +41,7 @@ use crate::{
         prepare::OpenSource,
     },
     segment::SegmentRule,
-    telemetry::server,
+    telemetry::server::{self, StreamRunning},
 };
 
 /// Name of a detection in logs and responses: 128 random bits in hex, so that it cannot be guessed.
@@ -105,6 +107,9 @@ pub(super) struct Session {
     pub gone: CancellationToken,
     pub deadline: Option<Instant>,
     pub slot: Slot,
+    /// Where callers have tokens.
+    pub caller: Option<Arc<Caller>>,
+    pub share: Option<Share>,
 }
 
 impl Session {
@@ -124,6 +129,8 @@ impl Session {
             gone,
             deadline,
             slot,
+            caller,
+            share,
         } = self;
         let cancel = CancellationToken::new();
         // Cancels the work on every way out, a panic included.
@@ -134,6 +141,7 @@ impl Session {
             cancel: cancel.clone(),
             stop: CancellationToken::new(),
             claim: None,
+            caller,
         };
         let outcome = tokio::select! {
             biased;
@@ -142,7 +150,7 @@ impl Session {
                 Err(Error::unavailable("the server is shutting down; start again elsewhere or later"))
             }
             () = passed(deadline) => Err(Error::deadline("the client's deadline passed")),
-            outcome = work.detect(&id, &shared, asked, &responder) => outcome,
+            outcome = work.detect(&id, &shared, asked, &responder, &slot.running) => outcome,
         };
         drop(cancel_on_exit);
         let ended = outcome
@@ -158,7 +166,7 @@ impl Session {
                 .map_err(|error| status(&error, id.as_str())),
         );
         work.wind_down().await;
-        drop(slot);
+        drop((slot, share));
     }
 }
 
@@ -169,6 +177,7 @@ struct Work {
     /// Ends a URI source in an orderly way.
     stop: CancellationToken,
     claim: Option<Claim>,
+    caller: Option<Arc<Caller>>,
 }
 
 /// Where frames come from, and who may speak to it.
@@ -182,7 +191,7 @@ struct Source {
 
 /// What the client may still say.
 enum Control {
-    Upload(Streaming<DetectRequest>, upload::UploadSender),
+    Upload(Streaming<DetectRequest>, upload::UploadSender, Quota),
     Uri(Option<Streaming<DetectRequest>>),
 }
 
@@ -193,6 +202,7 @@ impl Work {
         shared: &Shared,
         asked: Asked,
         responder: &Responder,
+        running: &StreamRunning,
     ) -> Result<Summary> {
         let (opening, requests) = match asked {
             Asked::Detect(mut requests) => {
@@ -202,11 +212,21 @@ impl Work {
             }
             Asked::Watch(request) => (open::watch(request, &shared.sources)?, None),
         };
+        let field = match requests {
+            Some(_) => "open.uri.uri",
+            None => "source.uri",
+        };
         let Opening {
             input,
             profile,
             options,
         } = opening;
+        let input = match (input, &self.caller) {
+            (Input::Uri(source), Some(caller)) => {
+                Input::Uri(Box::new(source.confined(field, caller)?))
+            }
+            (input, _) => input,
+        };
         let (profile, follow) = profile.find(&shared.profiles).await?;
         let context = Context {
             session_id: id.to_string(),
@@ -220,6 +240,8 @@ impl Work {
         let source = self.source(shared, input, &profile, requests)?;
         let recorder = shared.feedback.as_ref();
         let live = source.max_delay.is_some();
+        let watched = camera.as_deref().filter(|_| live);
+        let mut told = Told::begin(running, watched, shared.cameras.series_max);
         let detection = Detection {
             profile: profile.profile(),
             options,
@@ -239,7 +261,7 @@ impl Work {
         let job = self.job.insert(tokio::spawn(job.in_current_span()));
         let results = async {
             // The events end before the job does.
-            forward(&context, live, received, responder).await?;
+            forward(&context, live, received, responder, &mut told).await?;
             let summary = joined(job.await)?;
             responder.flush().await?;
             if live && shared.closing.is_cancelled() {
@@ -277,11 +299,12 @@ impl Work {
             (Input::Upload(name), Some(requests)) => {
                 tracing::info!(upload = ?name, profile = profile.name(), "opened");
                 let (sender, chunks) = upload::upload(shared.upload_buffer_bytes);
+                let quota = Quota::of(self.caller.as_deref());
                 Ok(Source {
                     open: Box::new(move || media.open_upload(Box::new(chunks), cancel)),
                     lane: Lane::Upload,
                     max_delay: None,
-                    control: Control::Upload(requests, sender),
+                    control: Control::Upload(requests, sender, quota),
                 })
             }
             (Input::Upload(_), None) => {
@@ -297,7 +320,7 @@ impl Work {
                     lane: if live { Lane::Live } else { Lane::Upload },
                     max_delay: live.then_some(shared.cameras.max_delay),
                     control: Control::Uri(requests),
-                    open: Box::new(move || open_uri(media.as_ref(), source, stop, cancel)),
+                    open: Box::new(move || open_uri(media.as_ref(), *source, stop, cancel)),
                 })
             }
         }
@@ -349,7 +372,7 @@ fn open_uri(
 /// detection's end.
 async fn control(control: Control, stop: &CancellationToken) -> Error {
     match control {
-        Control::Upload(requests, sender) => feed(requests, sender).await,
+        Control::Upload(requests, sender, quota) => feed(requests, sender, quota).await,
         Control::Uri(None) => std::future::pending().await,
         Control::Uri(Some(mut requests)) => loop {
             match requests.message().await {
@@ -367,7 +390,11 @@ async fn control(control: Control, stop: &CancellationToken) -> Error {
 
 /// Hands the upload's chunks over. Returns only with an error: after the upload's end it waits for
 /// the detection's.
-async fn feed(mut requests: Streaming<DetectRequest>, upload: upload::UploadSender) -> Error {
+async fn feed(
+    mut requests: Streaming<DetectRequest>,
+    upload: upload::UploadSender,
+    mut quota: Quota,
+) -> Error {
     loop {
         let request = match requests.message().await {
             Ok(Some(request)) => request,
@@ -379,6 +406,9 @@ async fn feed(mut requests: Streaming<DetectRequest>, upload: upload::UploadSend
             Err(error) => return error,
         };
         server::upload_received(bytes.len());
+        if let Err(error) = quota.take(bytes.len()) {
+            return error;
+        }
         if !upload.send(bytes).await {
             // The decoder is through, well or not; the job knows which.
             return std::future::pending().await;
@@ -393,9 +423,11 @@ async fn forward(
     live: bool,
     mut events: mpsc::Receiver<DetectEvent>,
     responder: &Responder,
+    told: &mut Told<'_>,
 ) -> Result<()> {
     let mut received = None;
     while let Some(event) = events.recv().await {
+        told.see(&event);
         match &event {
             DetectEvent::Scores(scores) => received = scores.received,
             DetectEvent::Gap(_) | DetectEvent::Source(_) => received = Some(SystemTime::now()),

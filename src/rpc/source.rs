@@ -125,19 +125,31 @@ impl OpenMedia for VideoMedia {
                 let path = below_roots(&path, &roots)?;
                 open(Input::File(path), &self.limits, cancel)
             }
-            UriSource::Web { url, trust } => {
+            UriSource::Web { url, trust, within } => {
                 let Some(web) = &self.web else {
                     return Err(Error::unimplemented("this server fetches no files"));
+                };
+                let mut client = web.client.clone();
+                client.dialer.vet = narrowed(client.dialer.vet, within);
+                let web = &WebMedia {
+                    client,
+                    runtime: web.runtime.clone(),
                 };
                 let decode = |chunks| open(Input::Upload(chunks), &self.limits, cancel.clone());
                 super::web::open(web, &url, &trust, stop, &cancel, decode)
             }
-            UriSource::Camera { url, access } => {
+            UriSource::Camera {
+                url,
+                access,
+                within,
+            } => {
                 let Some(media) = &self.live else {
                     return Err(Error::unimplemented("this server reaches no cameras"));
                 };
+                let mut client = media.client.clone();
+                client.vet = narrowed(client.vet, within);
                 let camera = live::Camera {
-                    client: media.client.clone(),
+                    client,
                     url,
                     access,
                 };
@@ -150,5 +162,17 @@ impl OpenMedia for VideoMedia {
                 live::open(std::sync::Arc::new(camera), options, stop, cancel)
             }
         }
+    }
+}
+
+/// Where connections for a caller may go: what the server may reach, and of it what their token allows.
+#[cfg(feature = "video")]
+fn narrowed(
+    server: std::sync::Arc<dyn crate::net::Vet>,
+    within: Option<std::sync::Arc<[crate::net::Rule]>>,
+) -> std::sync::Arc<dyn crate::net::Vet> {
+    match within {
+        Some(rules) => std::sync::Arc::new(crate::net::Within { server, rules }),
+        None => server,
     }
 }

@@ -1,9 +1,13 @@
 //! URI sources: what a request may name.
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "video")]
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::proto::{self, tls_trust};
 use crate::{
+    access::{Caller, Sources},
     config::{Scheme, SourceSettings},
     error::{Error, Kind, Result},
     limits, net, rtsp, web,
@@ -18,6 +22,8 @@ pub enum UriSource {
         url: rtsp::Url,
         /// How it is reached.
         access: rtsp::Access,
+        /// The hosts that the caller's token allows; `None`: all that the server may reach.
+        within: Option<Arc<[net::Rule]>>,
     },
     /// A file of the server's, below one of these folders.
     File {
@@ -32,6 +38,8 @@ pub enum UriSource {
         url: web::Url,
         /// Whose certificate is believed.
         trust: net::Trust,
+        /// As for cameras.
+        within: Option<Arc<[net::Rule]>>,
     },
 }
 
@@ -39,6 +47,36 @@ impl UriSource {
     /// Whether time goes on whether or not it is read.
     pub fn is_live(&self) -> bool {
         matches!(self, UriSource::Camera { .. })
+    }
+
+    /// The same for the holder of a token, who may name and be led to what it allows alone; `field` is
+    /// where the URI stands.
+    ///
+    /// Fails with `PermissionDenied` for what cannot be allowed wherever its name leads.
+    pub(super) fn confined(mut self, field: &str, caller: &Caller) -> Result<Self> {
+        let Some(Sources { files, hosts }) = &caller.sources else {
+            return Ok(self);
+        };
+        let could = |host: &str, port: u16| hosts.iter().any(|rule| rule.could_hold(host, port));
+        let allowed = match &mut self {
+            UriSource::File { .. } => *files,
+            UriSource::Camera { url, within, .. } => {
+                *within = Some(hosts.clone());
+                could(url.host(), url.port())
+            }
+            UriSource::Web { url, within, .. } => {
+                *within = Some(hosts.clone());
+                could(url.host(), url.port())
+            }
+        };
+        if allowed {
+            return Ok(self);
+        }
+        Err(Error::new(
+            Kind::PermissionDenied,
+            "it is not among the sources of this token",
+        )
+        .with_field(field))
     }
 
     /// For logs: nothing secret.
@@ -118,7 +156,11 @@ pub(super) fn parse(
                 .with_field(at("transport")));
         }
         let trust = trust_for(url.is_tls(), "http")?;
-        return Ok(UriSource::Web { url, trust });
+        return Ok(UriSource::Web {
+            url,
+            trust,
+            within: None,
+        });
     }
     let url = rtsp::Url::parse(uri).map_err(|error| error.with_field(at("uri")))?;
     let transport = match proto::RtspTransport::try_from(source.transport) {
@@ -140,6 +182,7 @@ pub(super) fn parse(
     Ok(UriSource::Camera {
         url,
         access: rtsp::Access { transport, trust },
+        within: None,
     })
 }
 
@@ -184,6 +227,7 @@ fn trust_of(
 /// The file itself, its links followed, if it lies below one of the folders. Blocks.
 ///
 /// Fails with `PermissionDenied` where it does not, whether or not there is such a file.
+#[cfg(feature = "video")]
 pub(super) fn below_roots(path: &Path, roots: &[PathBuf]) -> Result<PathBuf> {
     let denied = || {
         Error::new(
@@ -209,6 +253,8 @@ mod tests {
         SourceSettings {
             schemes: vec![Scheme::Rtsp, Scheme::Rtsps, Scheme::File],
             file_roots: vec![],
+            allow: vec![],
+            deny: vec![],
             allow_insecure_tls: false,
         }
     }
@@ -316,6 +362,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "video")]
     fn files_are_read_below_the_roots_only() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("clips");

@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use self::session::Session;
-pub use crate::net::{Anywhere, Failure, FailureKind, Trust, Vet};
+pub use crate::net::{Anywhere, Failure, FailureKind, SystemResolver, Trust, Vet};
 
 /// How RTP packets travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Access {
 pub struct Client {
     /// Waits run on it.
     pub clock: Arc<dyn Clock>,
+    /// Turns names into addresses.
+    pub resolver: Arc<dyn net::Resolve>,
     /// Where connections may go.
     pub vet: Arc<dyn Vet>,
     /// Longest wait for name resolution, for the TCP connection and for the TLS handshake, each.
@@ -66,6 +68,7 @@ impl Client {
     fn dialer(&self) -> Dialer {
         Dialer {
             clock: self.clock.clone(),
+            resolver: self.resolver.clone(),
             vet: self.vet.clone(),
             connect_timeout: self.connect_timeout,
         }

@@ -35,6 +35,10 @@ pub(super) fn describe() {
         UNUSABLE,
         "Samples of other heads, prompts or models than a calibration asked for last"
     );
+    counter!(DROPPED).increment(0);
+    for features in ["stored", "missing"] {
+        counter!(SEGMENTS, "features" => features).increment(0);
+    }
     describe_gauge!(DAMAGED, "Files of the feedback store that cannot be read");
     describe_gauge!(
         PRECISION,

@@ -29,6 +29,13 @@ pub fn init(filter: &str, json: bool) -> Result<()> {
     })
 }
 
+/// Whether [`init`] would take this filter.
+///
+/// Fails with `InvalidArgument`.
+pub fn check(filter: &str) -> Result<()> {
+    parse(filter).map(drop)
+}
+
 fn parse(filter: &str) -> Result<EnvFilter> {
     EnvFilter::builder().parse(filter).map_err(|e| {
         Error::invalid(format!(

@@ -1,9 +1,15 @@
 //! What is measured, as typed functions: names, units and label values live here alone, so that
 //! no caller can invent a label. Durations are seconds, sizes are bytes or counts.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use metrics::{counter, gauge, histogram};
+
+use crate::media::{Gap, GapReason};
 
 /// Segments that left the engine or never went there, by `outcome`.
 pub const SEGMENTS_TOTAL: &str = "headhunt_segments_total";
@@ -23,6 +29,8 @@ pub const PROBE_PANICS_TOTAL: &str = "headhunt_probe_panics_total";
 pub const FRAMES_TOTAL: &str = "headhunt_frames_total";
 /// Gaps in media, by `reason`.
 pub const GAPS_TOTAL: &str = "headhunt_gaps_total";
+/// Media time that has no scores, by `reason`.
+pub const GAP_SECONDS_TOTAL: &str = "headhunt_gap_seconds_total";
 /// Events that began.
 pub const EVENTS_TOTAL: &str = "headhunt_events_total";
 /// From the arrival of an event's first frame to the sending of its start; live sources alone.
@@ -51,6 +59,17 @@ pub enum Outcome {
     Rejected,
     /// Nothing moved, so it repeats a score and never went to the engine.
     Gated,
+}
+
+impl Outcome {
+    const ALL: [Outcome; 6] = [
+        Outcome::Scored,
+        Outcome::Failed,
+        Outcome::Cancelled,
+        Outcome::DeadlineExceeded,
+        Outcome::Rejected,
+        Outcome::Gated,
+    ];
 }
 
 impl Label for Outcome {
@@ -101,7 +120,16 @@ impl Label for Stage {
     }
 }
 
-impl Label for crate::media::GapReason {
+/// Every reason of a gap.
+pub(super) const GAP_REASONS: [GapReason; 5] = [
+    GapReason::DecodeError,
+    GapReason::TimestampJump,
+    GapReason::ConnectionLost,
+    GapReason::Stalled,
+    GapReason::LoadShed,
+];
+
+impl Label for GapReason {
     const NAME: &'static str = "reason";
     fn value(self) -> &'static str {
         self.as_str()
@@ -154,8 +182,16 @@ pub fn frames(n: u64) {
 }
 
 /// A gap was found.
-pub fn gap(reason: crate::media::GapReason) {
-    counter!(GAPS_TOTAL, &pair(reason)).increment(1);
+pub fn gap(gap: &Gap) {
+    /// Parts of seconds that are not counted yet: a counter takes whole numbers.
+    static REST: Mutex<BTreeMap<&'static str, Duration>> = Mutex::new(BTreeMap::new());
+    let reason = pair(gap.reason);
+    counter!(GAPS_TOTAL, &reason).increment(1);
+    let mut rest = REST.lock().unwrap_or_else(PoisonError::into_inner);
+    let rest = rest.entry(gap.reason.value()).or_default();
+    let span = rest.saturating_add(gap.to.saturating_since(gap.from));
+    counter!(GAP_SECONDS_TOTAL, &reason).increment(span.as_secs());
+    *rest = Duration::from_nanos(span.subsec_nanos().into());
 }
 
 /// An event began.
@@ -191,7 +227,23 @@ pub(super) fn describe() {
     describe_gauge!(SEGMENTS_PER_SECOND, "Measured throughput of the model");
     describe_counter!(PROBE_PANICS_TOTAL, "Panics of the model that were caught");
     describe_counter!(FRAMES_TOTAL, "Decoded frames");
+    // From 0 on, so that the first one is an increase.
+    for outcome in Outcome::ALL {
+        counter!(SEGMENTS_TOTAL, &pair(outcome)).increment(0);
+    }
+    for reason in GAP_REASONS {
+        counter!(GAPS_TOTAL, &pair(reason)).increment(0);
+        counter!(GAP_SECONDS_TOTAL, &pair(reason)).increment(0);
+    }
+    for name in [PROBE_PANICS_TOTAL, FRAMES_TOTAL, EVENTS_TOTAL] {
+        counter!(name).increment(0);
+    }
     describe_counter!(GAPS_TOTAL, "Gaps in media, by reason");
+    describe_counter!(
+        GAP_SECONDS_TOTAL,
+        Unit::Seconds,
+        "Media time that has no scores, by reason"
+    );
     describe_counter!(EVENTS_TOTAL, "Events that began");
     describe_histogram!(
         ALERT_DELAY_SECONDS,

@@ -9,7 +9,7 @@ use headhunt::{
     feedback::Feedback,
     profile::{Edge, LocatorParams, ModelBinding, Profile, ProfileStore, SCHEMA, ScorerParams},
     rpc::{
-        self, OpenMedia, Parts, Profiles,
+        self, OpenMedia, Parts, Profiles, Security,
         proto::{self, detection_service_client::DetectionServiceClient},
     },
     segment::SegmentRule,
@@ -189,6 +189,7 @@ impl TestServer {
                 profiles: profiles.clone(),
                 media,
                 feedback: feedback.clone(),
+                security: Security::open(&settings.server, SystemClock::shared()).unwrap(),
             };
             tokio::spawn(async move { rpc::serve(&settings, parts, listener, shutdown).await })
         };

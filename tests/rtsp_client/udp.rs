@@ -33,7 +33,7 @@ async fn socket() -> UdpSocket {
 }
 
 /// `extra` stands in the camera's Transport header; `{ports}` in it is replaced by its ports.
-async fn played(client: &Client, extra: &'static str) -> Played {
+async fn played(client: &Client, extra: &str) -> Played {
     let (rtp, rtcp) = (socket().await, socket().await);
     let port = |s: &UdpSocket| s.local_addr().unwrap().port();
     let extra = extra.replace("{ports}", &format!("{}-{}", port(&rtp), port(&rtcp)));
@@ -155,8 +155,14 @@ async fn a_camera_that_names_no_ports_or_another_source_is_known_by_its_address(
 }
 
 #[tokio::test]
-async fn the_way_back_is_opened() {
-    let p = played(&patient(), WITH_PORTS).await;
+async fn the_way_back_is_opened_to_the_camera_whatever_source_it_names() {
+    let other = WITH_PORTS.replace("127.0.0.1", "127.0.0.2");
+    for extra in [WITH_PORTS, &other] {
+        way_back(played(&patient(), extra).await).await;
+    }
+}
+
+async fn way_back(p: Played) {
     let mut buffer = [0; 100];
     for _ in 0..2 {
         let (length, from) = within(p.rtp.recv_from(&mut buffer)).await.unwrap();

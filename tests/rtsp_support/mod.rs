@@ -14,7 +14,9 @@ use std::{
 
 use headhunt::{
     clock::{Clock, FastClock},
-    rtsp::{Access, Anywhere, Client, Failure, Packet, Session, Transport, Trust, Url},
+    rtsp::{
+        Access, Anywhere, Client, Failure, Packet, Session, SystemResolver, Transport, Trust, Url,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -380,6 +382,7 @@ pub fn bye() -> Vec<u8> {
 pub fn client(factor: u32) -> Client {
     Client {
         clock: FastClock::shared(factor),
+        resolver: Arc::new(SystemResolver),
         vet: Arc::new(Anywhere),
         connect_timeout: Duration::from_secs(10),
         response_timeout: Duration::from_secs(10),

@@ -1,22 +1,17 @@
 //! The way to the server, what its statuses mean here, and what is printed.
 
-use std::{io::Write as _, time::Duration};
+use std::io::Write as _;
 
 use serde_json::Value;
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    cli::remote::{Authorized, Remote},
     error::{Error, Kind, Result, ResultExt},
     limits,
     rpc::proto::admin_service_client::AdminServiceClient,
 };
-
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The server's address, and how answers are printed.
 pub(super) struct Connection {
@@ -24,29 +19,21 @@ pub(super) struct Connection {
     pub server: String,
     /// Whether JSON is printed.
     pub json: bool,
-    channel: Channel,
+    channel: Authorized,
 }
 
 impl Connection {
     /// Connects when the first call is made.
-    pub fn new(server: &str, json: bool) -> Result<Connection> {
-        let url = if server.contains("://") {
-            server.to_owned()
-        } else {
-            format!("http://{server}")
-        };
-        let endpoint = Endpoint::from_shared(url).or_kind(Kind::InvalidArgument, || {
-            format!("--server {server} is no address: give e.g. http://127.0.0.1:50051")
-        })?;
+    pub fn new(remote: &Remote, json: bool) -> Result<Connection> {
         Ok(Connection {
-            server: server.to_owned(),
+            server: remote.server.clone(),
             json,
-            channel: endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
+            channel: remote.channel()?,
         })
     }
 
     /// A client of the service.
-    pub fn client(&self) -> AdminServiceClient<Channel> {
+    pub fn client(&self) -> AdminServiceClient<Authorized> {
         AdminServiceClient::new(self.channel.clone())
             .max_decoding_message_size(limits::JOB_RESULT_MAX_BYTES * 2)
     }

@@ -9,20 +9,15 @@ mod upload;
 
 use clap::Subcommand;
 
+use super::remote::Remote;
 use crate::error::{Kind, Result, ResultExt};
 use connection::Connection;
 
 /// Administer a running server
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address of the server
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50051",
-        global = true
-    )]
-    server: String,
+    #[command(flatten)]
+    remote: Remote,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
@@ -56,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
         .build()
         .or_kind(Kind::Internal, || "cannot start the runtime".into())?;
     runtime.block_on(async {
-        let mut connection = Connection::new(&args.server, args.json)?;
+        let mut connection = Connection::new(&args.remote, args.json)?;
         match args.command {
             Command::Clips(command) => command.run(&mut connection).await,
             Command::Hunt(command) => command.run(&mut connection).await,

@@ -41,7 +41,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
     let overrides = Overrides {
         model: Some("c".into()),
         device: Some("cuda:1".into()),
-        listen: Some("0.0.0.0:1".parse().unwrap()),
+        listen: Some("127.0.0.2:1".parse().unwrap()),
         ..Overrides::default()
     };
     let settings = load(file, &variables, &Overrides::default()).unwrap();
@@ -112,6 +112,10 @@ fn nonsense_is_refused_with_the_key() {
         ("streams.slow_reader_timeout_s", "3601"),
         ("sources.schemes", "'gopher'"),
         ("sources.allow_insecure_tls", "'perhaps'"),
+        ("sources.allow", "'10.0.0.1/8'"),
+        ("sources.deny", "'http://cam'"),
+        ("server.insecure", "'perhaps'"),
+        ("server.reload_s", "0"),
         ("cameras.connect_timeout_s", "0"),
         ("cameras.silence_timeout_s", "0.1"),
         ("cameras.max_delay_s", "nan"),

@@ -11,6 +11,7 @@ use super::{
     Admin, blocking, going_down, timestamp,
 };
 use crate::{
+    access::Quota,
     error::{Error, Kind, Result},
     library::{Clip, Label, Labelled},
     limits,
@@ -21,11 +22,12 @@ impl Admin {
     pub(super) async fn clips_upload(
         &self,
         requests: Streaming<proto::UploadClipRequest>,
+        quota: Quota,
     ) -> Result<proto::UploadClipResponse> {
         tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(going_down()),
-            stored = self.receive(requests) => stored,
+            stored = self.receive(requests, quota) => stored,
         }
     }
 
@@ -33,6 +35,7 @@ impl Admin {
     async fn receive(
         &self,
         mut requests: Streaming<proto::UploadClipRequest>,
+        mut quota: Quota,
     ) -> Result<proto::UploadClipResponse> {
         let library = self.library()?;
         let Some(Message::Open(open)) = next(&mut requests).await?.and_then(|r| r.message) else {
@@ -66,6 +69,7 @@ impl Admin {
                 .with_field("chunk"));
             }
             server::upload_received(chunk.len());
+            quota.take(chunk.len())?;
             upload = blocking(move || {
                 upload.write(&chunk)?;
                 Ok(upload)

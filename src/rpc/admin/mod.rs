@@ -19,6 +19,7 @@ use super::{
     proto::{self, admin_service_server::AdminService},
 };
 use crate::{
+    access::{Caller, Quota},
     config::AdminSettings,
     engine::EngineHandle,
     error::{Error, Result},
@@ -143,7 +144,10 @@ impl AdminService for Admin {
         &self,
         request: Request<Streaming<proto::UploadClipRequest>>,
     ) -> Result<Response<proto::UploadClipResponse>, Status> {
-        answered("UploadClip", self.clips_upload(request.into_inner()).await)
+        let caller = request.extensions().get::<Arc<Caller>>();
+        let quota = Quota::of(caller.map(|caller| &**caller));
+        let uploaded = self.clips_upload(request.into_inner(), quota).await;
+        answered("UploadClip", uploaded)
     }
 
     async fn import_clips(

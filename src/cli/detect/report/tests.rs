@@ -24,6 +24,7 @@ fn scores(stage: Stage, segment: u64, frames: Vec<FrameStamp>) -> DetectEvent {
         smoothed: 0.5,
         gated: false,
         received: None,
+        lag: None,
     })
 }
 
