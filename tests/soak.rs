@@ -257,6 +257,7 @@ async fn many_cameras_with_faults_for_minutes() {
         ])
         .args(["--listen", &address.to_string()])
         .env("HEADHUNT__SERVER__METRICS_LISTEN", "")
+        .env("HEADHUNT__SOURCES__ALLOW", "127.0.0.0/8")
         .env("HEADHUNT__LOG__LEVEL", "error")
         .env("HEADHUNT__STREAMS__MAX_STREAMS", "128")
         .env("HEADHUNT__CAMERAS__SILENCE_TIMEOUT_S", "4")

@@ -35,7 +35,6 @@ pub struct Book {
 
 #[derive(Debug)]
 struct Held {
-    digest: [u8; 32],
     expires: Option<SystemTime>,
     caller: Arc<Caller>,
 }
@@ -98,7 +97,7 @@ impl Book {
         for (n, entry) in entries.token.into_iter().enumerate() {
             let whose = format!("token {} of the token file", n + 1);
             let one = of_entry(entry).map_err(|e| Error::invalid(format!("{whose}: {e}")))?;
-            if !names.insert(one.caller.name.clone()) || !digests.insert(one.digest) {
+            if !names.insert(one.caller.name.clone()) || !digests.insert(one.caller.digest) {
                 return Err(Error::invalid(format!(
                     "{whose}: another one has the same name or sha256"
                 )));
@@ -113,15 +112,29 @@ impl Book {
         let presented = digest(token);
         let mut found = None;
         for held in &self.held {
-            if bool::from(held.digest.ct_eq(&presented)) {
+            if bool::from(held.caller.digest.ct_eq(&presented)) {
                 found = Some(held);
             }
         }
         let held = found.ok_or(Refused::Unknown)?;
-        if held.expires.is_some_and(|end| now >= end) {
+        if held.is_over(now) {
             return Err(Refused::Expired);
         }
         Ok(held.caller.clone())
+    }
+
+    /// Whether a caller of an earlier book would still be let in where one of these roles is needed.
+    pub fn still_holds(&self, caller: &Caller, roles: Roles, now: SystemTime) -> bool {
+        let same =
+            |held: &&Held| held.caller.name == caller.name && held.caller.digest == caller.digest;
+        let held = self.held.iter().find(same);
+        held.is_some_and(|held| !held.is_over(now) && held.caller.roles.meets(roles))
+    }
+}
+
+impl Held {
+    fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|end| now >= end)
     }
 }
 
@@ -143,10 +156,10 @@ fn of_entry(entry: Entry) -> Result<Held, String> {
         return Err("max_streams and max_upload_bytes are at least 1".into());
     }
     Ok(Held {
-        digest: of_hex(&entry.sha256)?,
         expires,
         caller: Arc::new(Caller {
             name: entry.name,
+            digest: of_hex(&entry.sha256)?,
             roles,
             max_streams: entry.max_streams,
             max_upload_bytes: entry.max_upload_bytes,
@@ -264,6 +277,14 @@ mod tests {
         let sources = caller.sources.as_ref().unwrap();
         assert!(sources.files && sources.hosts.len() == 1);
         assert_eq!(book.find(&token, end), Err(Refused::Expired));
+        let detect = Roles::of(&[Role::Detect]);
+        assert!(book.still_holds(&caller, detect, end - Duration::from_secs(1)));
+        assert!(!book.still_holds(&caller, detect, end));
+        let admin = Roles::of(&[Role::Admin]);
+        assert!(!book.still_holds(&caller, admin, SystemTime::UNIX_EPOCH));
+        let renewed = entry("b", &mint(), &[Role::Detect], None);
+        let renewed = Book::parse(renewed.as_bytes()).unwrap();
+        assert!(!renewed.still_holds(&caller, detect, SystemTime::UNIX_EPOCH));
         assert_eq!(book.find(&mint(), end), Err(Refused::Unknown));
         assert_eq!(book.find("", end), Err(Refused::Unknown));
         assert_eq!(book.find(&other, end).unwrap().sources, None);

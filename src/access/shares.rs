@@ -65,6 +65,7 @@ mod tests {
     fn a_token_runs_so_many_and_a_place_is_given_back() {
         let caller = Caller {
             name: "a".into(),
+            digest: [0; 32],
             roles: Roles::ALL,
             max_streams: Some(2),
             max_upload_bytes: None,

@@ -104,6 +104,8 @@ pub struct Sources {
 pub struct Caller {
     /// The token's name.
     pub name: String,
+    /// SHA-256 of the token: another token of the same name is another caller.
+    pub digest: [u8; 32],
     /// What it is good for.
     pub roles: Roles,
     /// Detections at the same time; `None`: as many as the server takes.

@@ -121,6 +121,21 @@ impl Security {
         })
     }
 
+    /// Waits until the caller's token is good for none of these roles any more: taken away, replaced or
+    /// expired.
+    pub(super) async fn lapsed(&self, caller: &Caller, roles: Roles) {
+        let Some(tokens) = &self.tokens else {
+            return std::future::pending().await;
+        };
+        loop {
+            self.clock.sleep(self.period).await;
+            let book = tokens.current();
+            if !book.still_holds(caller, roles, self.clock.wall()) {
+                return;
+            }
+        }
+    }
+
     /// Shakes hands on the gRPC port.
     pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<ServerStream> {
         match &self.tls {

@@ -92,6 +92,7 @@ pub async fn serve(
             sources: settings.sources.clone(),
             cameras: settings.cameras.clone(),
             admission: admission.clone(),
+            security: security.clone(),
             closing: shutdown.clone(),
             upload_buffer_bytes: settings.streams.upload_buffer_bytes,
             ending: ending.clone(),

@@ -21,6 +21,7 @@ use super::{
     profiles::{Profiles, Ready},
     proto::{DetectRequest, WatchRequest},
     responses::{End, Responder},
+    security::Security,
     source::OpenMedia,
     status::{label, status},
     told::Told,
@@ -28,7 +29,7 @@ use super::{
     uri::UriSource,
 };
 use crate::{
-    access::{Caller, Quota, Share},
+    access::{Caller, Quota, Role, Roles, Share},
     config::{CameraSettings, SourceSettings},
     engine::{EngineHandle, Lane},
     error::{Error, Kind, Result},
@@ -75,6 +76,7 @@ pub(super) struct Shared {
     pub sources: SourceSettings,
     pub cameras: CameraSettings,
     pub admission: Admission,
+    pub security: Security,
     /// Fires when the shutdown begins: live streams end now, uploads within its grace.
     pub closing: CancellationToken,
     /// Fires when the shutdown's grace is over.
@@ -141,7 +143,7 @@ impl Session {
             cancel: cancel.clone(),
             stop: CancellationToken::new(),
             claim: None,
-            caller,
+            caller: caller.clone(),
         };
         let outcome = tokio::select! {
             biased;
@@ -150,6 +152,10 @@ impl Session {
                 Err(Error::unavailable("the server is shutting down; start again elsewhere or later"))
             }
             () = passed(deadline) => Err(Error::deadline("the client's deadline passed")),
+            () = lapsed(&shared.security, caller.as_deref()) => Err(Error::new(
+                Kind::Unauthenticated,
+                "the token that this call began with has expired or was taken away",
+            )),
             outcome = work.detect(&id, &shared, asked, &responder, &slot.running) => outcome,
         };
         drop(cancel_on_exit);
@@ -452,6 +458,14 @@ fn joined(job: std::result::Result<Result<Summary>, tokio::task::JoinError>) -> 
     job.unwrap_or_else(|error| {
         Err(Error::internal("the detection's task failed").with_source(error))
     })
+}
+
+/// A camera may be watched for months: longer than whoever watches it may be welcome.
+async fn lapsed(security: &Security, caller: Option<&Caller>) {
+    match caller {
+        Some(caller) => security.lapsed(caller, Roles::of(&[Role::Detect])).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn passed(deadline: Option<Instant>) {

@@ -53,6 +53,8 @@ impl Server {
             ])
             .args(["--listen", &address])
             .env("HEADHUNT__SERVER__METRICS_LISTEN", "")
+            // The cameras of these tests play on this machine.
+            .env("HEADHUNT__SOURCES__ALLOW", "127.0.0.0/8")
             .env("HEADHUNT__LOG__LEVEL", "warn")
             .stdin(Stdio::null())
             .spawn()

@@ -56,6 +56,28 @@ fn the_table_has_every_rpc_and_no_other() {
     assert!(table.len() >= 26, "{table:?}");
 }
 
+/// The policy in other words than the table's, so that a slip there does not pass as what was meant.
+#[test]
+fn what_changes_anything_needs_its_one_role() {
+    for (path, need) in RPCS {
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap();
+        let reads = ["List", "Get", "Follow"]
+            .iter()
+            .any(|word| method.starts_with(word));
+        let expected = match service {
+            "headhunt.v1.DetectionService" if !reads => Need::OneOf(Roles::of(&[Role::Detect])),
+            "headhunt.v1.AdminService" if method == "ListProfiles" => Need::OneOf(Roles::ALL),
+            "headhunt.v1.AdminService" if reads => {
+                Need::OneOf(Roles::of(&[Role::Admin, Role::Observe]))
+            }
+            "headhunt.v1.AdminService" => Need::OneOf(Roles::of(&[Role::Admin])),
+            "grpc.health.v1.Health" => Need::Nothing,
+            _ => Need::OneOf(Roles::ALL),
+        };
+        assert_eq!(*need, expected, "{path}");
+    }
+}
+
 /// What a call with an empty message comes to: the status, or OK with the first answer.
 async fn call(channel: &Channel, path: &str, says: Option<String>) -> Status {
     let way = InterceptedService::new(channel.clone(), Says(says));

@@ -150,7 +150,7 @@ async fn no_spelling_of_this_machine_or_of_metadata_gets_through() {
     let wire = Tripwire::new().await;
     let p = wire.port;
     let here = SocketAddr::from(([127, 0, 0, 1], p));
-    let names = Names {
+    let names = || Names {
         known: vec![
             ("rebound.example", vec![here]),
             ("rebound.example.", vec![here]),
@@ -160,10 +160,6 @@ async fn no_spelling_of_this_machine_or_of_metadata_gets_through() {
         ],
         ..Names::default()
     };
-    // The names are allowed, and that opens none of what they lead to.
-    let allow = ["*.example", "10.0.0.0/8"].map(str::to_owned);
-    let server = server(reach(&allow, &[]), names, "").await;
-    let mut client = server.client().await;
     let denied = [
         format!("127.0.0.1:{p}"),
         format!("127.8.9.1:{p}"),
@@ -201,14 +197,24 @@ async fn no_spelling_of_this_machine_or_of_metadata_gets_through() {
         "[fe80::1]".into(),
         "239.255.255.250".into(),
     ];
-    for host in &denied {
-        for scheme in ["rtsp", "http"] {
-            let uri = format!("{scheme}://{host}/1");
-            let status = watch(&mut client, &uri).await;
-            assert_eq!(status.code(), Code::PermissionDenied, "{uri}: {status:?}");
-            assert!(status.message().contains("sources.allow"), "{status:?}");
+    // Nothing is listed; and the names are, which opens none of what they lead to.
+    let listed = ["*.example", "10.0.0.0/8"].map(str::to_owned);
+    for allow in [&listed[..], &[]] {
+        let server = server(reach(allow, &[]), names(), "").await;
+        let mut client = server.client().await;
+        for host in &denied {
+            for scheme in ["rtsp", "http"] {
+                let uri = format!("{scheme}://{host}/1");
+                let status = watch(&mut client, &uri).await;
+                assert_eq!(status.code(), Code::PermissionDenied, "{uri}: {status:?}");
+                // As what it is, not as what is not listed.
+                assert!(status.message().contains("refused unless"), "{status:?}");
+            }
         }
+        server.stop().await;
     }
+    let server = server(reach(&listed, &[]), names(), "").await;
+    let mut client = server.client().await;
     // An address with a dot after it is one for http; for rtsp it is a name, which resolvers may know.
     let status = watch(&mut client, &format!("http://127.0.0.1.:{p}/1")).await;
     assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");

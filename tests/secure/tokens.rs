@@ -236,3 +236,47 @@ async fn tokens_come_and_go_without_a_restart_and_a_broken_file_changes_nothing(
     assert!(listed.is_ok());
     server.stop().await;
 }
+
+/// A detection that waits for the model, and what its answers end with.
+async fn ends(client: &mut Detector, meanwhile: impl FnOnce()) -> Status {
+    let (requests, received) = tokio::sync::mpsc::channel(4);
+    let received = tokio_stream::wrappers::ReceiverStream::new(received);
+    let begun = within("begin", client.detect(received)).await;
+    let mut answers = begun.unwrap().into_inner();
+    requests.send(open("")).await.unwrap();
+    requests.send(chunk(&video(&[10; 48 * 2]))).await.unwrap();
+    assert!(within("opened", answers.message()).await.unwrap().is_some());
+    meanwhile();
+    within("its end", async {
+        loop {
+            if let Err(status) = answers.message().await {
+                return status;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detection_ends_when_its_token_does() {
+    let site = Site::new();
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(1500);
+    let soon = prost_types::Timestamp::from(soon).to_string();
+    let short = headhunt::access::entry("short", &token("short"), &[Role::Detect], Some(&soon));
+    let other = held("other", &[Role::Detect], false);
+    site.write_tokens(&(held("gone", &[Role::Detect], false) + &other + &short));
+    let server = TestServer::start(&site.toml(false, true, false)).await;
+    server.probe.hold();
+    let channel = server.channel().await;
+    let (mut short, mut gone) = (detector(&channel, "short"), detector(&channel, "gone"));
+    let status = ends(&mut short, || {}).await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    let taken_away = || site.write_tokens(&other);
+    let status = ends(&mut gone, taken_away).await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    // The places are free, and another's token is no worse for it.
+    server.probe.let_go();
+    let mut other = detector(&channel, "other");
+    upload(&mut other, &video(&[10; 48])).await.unwrap();
+    server.stop().await;
+}
