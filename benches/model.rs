@@ -31,6 +31,7 @@ fn load(dir: &Path) -> InternVl {
     let options = LoadOptions {
         device: DeviceSpec::Cpu,
         resident_layers: None,
+        ..LoadOptions::default()
     };
     InternVl::load(dir, &options).unwrap()
 }

@@ -54,6 +54,7 @@ fn cpu(resident_layers: Option<usize>) -> LoadOptions {
     LoadOptions {
         device: DeviceSpec::Cpu,
         resident_layers,
+        ..LoadOptions::default()
     }
 }
 

@@ -33,6 +33,7 @@ fn load(dir: &Path, resident_layers: Option<usize>) -> Result<(), Error> {
     let options = LoadOptions {
         device: DeviceSpec::Cpu,
         resident_layers,
+        ..LoadOptions::default()
     };
     InternVl::load(dir, &options).map(|_| ())
 }
