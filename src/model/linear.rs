@@ -36,7 +36,9 @@ impl Loader<'_> {
             name: name.into(),
             shape: shape.into(),
         };
-        self.checkpoint.tensor(&spec, self.device())
+        let tensor = self.checkpoint.tensor(&spec, self.device())?;
+        self.checkpoint.forget(&spec);
+        Ok(tensor)
     }
 
     /// Whether the weights of products are packed.

@@ -118,24 +118,40 @@ pub fn pack_rows<T: Activation>(
     out: &mut Vec<RowPair>,
 ) {
     let depth = width.div_ceil(2);
-    out.clear();
     out.resize(rows.div_ceil(ROWS) * depth, [0; ROWS]);
     for (panel, first) in out.chunks_exact_mut(depth).zip((0..rows).step_by(ROWS)) {
         let count = ROWS.min(rows - first);
-        for row in 0..count {
+        if count < ROWS {
+            panel.fill([0; ROWS]);
+        }
+        let row = |row: usize| {
             let at = (first + row) * stride;
-            let Some(x) = x.get(at..at + width) else {
-                debug_assert!(false, "a row lies outside its matrix");
-                return;
-            };
-            let whole = x.chunks_exact(2);
-            let rest = whole.remainder();
-            for (slot, x) in panel.iter_mut().zip(whole) {
-                slot[row] = pair(x[0].bf16(), x[1].bf16());
+            x.get(at..at + width).unwrap_or_default()
+        };
+        debug_assert_eq!(row(count - 1).len(), width);
+        // Four rows at a time where there are four: one store instead of four.
+        let grouped = count - count % GROUP;
+        for group in (0..grouped).step_by(GROUP) {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|i| row(group + i).chunks_exact(2));
+            for (slot, ((a, b), (c, d))) in panel.iter_mut().zip(a.zip(b).zip(c.zip(d))) {
+                let pairs = [a, b, c, d].map(|x| pair(x[0].bf16(), x[1].bf16()));
+                slot[group..group + GROUP].copy_from_slice(&pairs);
             }
-            if let (Some(slot), Some(x)) = (panel.last_mut(), rest.first()) {
-                slot[row] = pair(x.bf16(), bf16::ZERO);
+        }
+        for i in grouped..count {
+            for (slot, x) in panel.iter_mut().zip(row(i).chunks_exact(2)) {
+                slot[i] = pair(x[0].bf16(), x[1].bf16());
+            }
+        }
+        // Of an odd width the last number is alone.
+        if let (Some(slot), false) = (panel.last_mut(), width.is_multiple_of(2)) {
+            for (i, slot) in slot.iter_mut().enumerate().take(count) {
+                let last = row(i).last().map_or(bf16::ZERO, |x| x.bf16());
+                *slot = pair(last, bf16::ZERO);
             }
         }
     }
 }
+
+/// Rows that are packed at once.
+const GROUP: usize = 4;
