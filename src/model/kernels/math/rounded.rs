@@ -24,7 +24,7 @@ fn exp2(x: f32) -> f32 {
     let r = x - (shifted - ROUND);
     // Its series: the next term is below 5e-5 for |r| ≤ 1/2, and bf16 keeps 8 bits.
     let mut p = 9.618_129e-3;
-    p = p * r + 5.550_410_9e-2;
+    p = p * r + 5.550_411e-2;
     p = p * r + 0.240_226_5;
     p = p * r + std::f32::consts::LN_2;
     p = p * r + 1.0;

@@ -71,7 +71,7 @@ fn plain(a: &[RowPair], b: &[ColumnPair], c: &mut [f32], stride: usize, add: boo
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::*;
+    use std::{arch::x86_64::*, mem::transmute};
 
     use super::{COLUMNS, ColumnPair, ROWS, RowPair};
 
@@ -109,16 +109,20 @@ mod x86 {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         for (a, b) in a.iter().zip(b) {
             // SAFETY: a column pair is two aligned registers; both types are 64 plain bytes.
-            let (b0, b1): (__m512bh, __m512bh) = unsafe {
+            let (b0, b1) = unsafe {
                 let b = b.0.as_ptr();
+                let (b0, b1) = (
+                    _mm512_load_si512(b.cast()),
+                    _mm512_load_si512(b.add(16).cast()),
+                );
                 (
-                    std::mem::transmute(_mm512_load_si512(b.cast())),
-                    std::mem::transmute(_mm512_load_si512(b.add(16).cast())),
+                    transmute::<__m512i, __m512bh>(b0),
+                    transmute::<__m512i, __m512bh>(b1),
                 )
             };
             for (sums, &a) in sums.iter_mut().zip(a) {
                 // SAFETY: both types are 64 plain bytes.
-                let a: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(a as i32)) };
+                let a = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(a as i32)) };
                 sums[0] = _mm512_dpbf16_ps(sums[0], a, b0);
                 sums[1] = _mm512_dpbf16_ps(sums[1], a, b1);
             }
