@@ -221,6 +221,9 @@ pub const ATTENTION_QUERY_ROWS: usize = 128;
 /// Keys of an attention tile; see [`ATTENTION_QUERY_ROWS`].
 pub const ATTENTION_KEY_ROWS: usize = 512;
 
+/// Most threads that the model computes on.
+pub const MODEL_THREADS_MAX: usize = 512;
+
 /// Most clips in one call of the model; the engine's batches are smaller.
 pub const PROBE_MAX_CLIPS: usize = 256;
 

@@ -16,12 +16,13 @@ use headhunt::{
     error::{Kind, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
     media::RgbImage,
-    model::{DeviceSpec, InternVl, LoadOptions, internvl::OutputHead, pixels},
+    model::{DeviceSpec, InternVl, LoadOptions, config::ModelConfig, internvl::OutputHead, pixels},
 };
 
 use tokio_util::sync::CancellationToken;
 
 mod checkpoint;
+mod golden_bf16;
 use checkpoint::{Stored, edit_config, read_tensors, write_checkpoint};
 
 /// Checkpoint directory below `tests/golden/checkpoints` and the reference's tensors for it.
@@ -54,6 +55,7 @@ fn cpu(resident_layers: Option<usize>) -> LoadOptions {
     LoadOptions {
         device: DeviceSpec::Cpu,
         resident_layers,
+        ..LoadOptions::default()
     }
 }
 
@@ -431,10 +433,13 @@ fn a_batch_equals_its_singles() {
     }
 }
 
-/// Writes down which heads each pass extracts, and of how many clips.
+/// A pass: of how many clips, which heads, and how many frames went through the vision tower.
+type Pass = (usize, HeadSelection, u64);
+
+/// Writes down what each pass does.
 struct Watched {
     model: InternVl,
-    passes: Arc<Mutex<Vec<(usize, HeadSelection)>>>,
+    passes: Arc<Mutex<Vec<Pass>>>,
 }
 
 impl HeadProbe for Watched {
@@ -448,9 +453,12 @@ impl HeadProbe for Watched {
         prompts: &[String],
         heads: &HeadSelection,
     ) -> Result<Vec<HeadFeatures>> {
-        let pass = (clips.len(), heads.clone());
+        let before = self.model.frames_encoded();
+        let features = self.model.probe(clips, prompts, heads);
+        let encoded = self.model.frames_encoded() - before;
+        let pass = (clips.len(), heads.clone(), encoded);
         self.passes.lock().unwrap().push(pass);
-        self.model.probe(clips, prompts, heads)
+        features
     }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {
@@ -518,7 +526,9 @@ async fn a_pass_of_several_profiles_equals_separate_passes() {
         let mut union = selections.concat();
         union.sort_unstable();
         union.dedup();
-        let expected = [(clips.len(), HeadSelection::Only(union))];
+        // The first and the last of the waiting segments share their frames.
+        let frames = (clips[0].frames.len() + clips[1].frames.len()) as u64;
+        let expected = [(clips.len(), HeadSelection::Only(union), frames)];
         assert_eq!(*passes.lock().unwrap(), expected);
     }
 }

@@ -29,6 +29,12 @@ pub struct ModelArgs {
     /// auto (CUDA where there is one), cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
+    /// Number type: auto (f32 on a CPU, bf16 on a GPU), f32 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    pub dtype: String,
+    /// Threads of the model on a CPU; 0: one per core, and from four cores on one less
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
 }
 
 impl ModelArgs {
@@ -36,6 +42,7 @@ impl ModelArgs {
     /// is a hub id.
     pub fn load(&self, resident_layers: Option<usize>) -> Result<InternVl> {
         let device = self.device.parse()?;
+        let precision = self.dtype.parse()?;
         let hub = Environment::of_process().hub()?;
         let directory = hub::resolve(
             &self.model,
@@ -48,6 +55,8 @@ impl ModelArgs {
         )?;
         let options = LoadOptions {
             device,
+            precision,
+            threads: self.threads,
             resident_layers,
         };
         Ok(InternVl::load(&directory, &options)?.with_fingerprint_cache(hub.cache_dir))

@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::SystemClock,
-    config::{DeviceChoice, Environment, LogFormat, Overrides, Settings},
+    config::{DeviceChoice, DtypeChoice, Environment, LogFormat, Overrides, Settings},
     engine::{Engine, EngineConfig, EngineHandle, probe::HeadProbe},
     error::{Error, Kind, Result, ResultExt as _},
     feedback::Feedback,
     model::{
-        DeviceSpec, InternVl, LoadOptions,
+        DeviceSpec, InternVl, LoadOptions, Precision,
         config::ModelConfig,
         hub::{self, HubOptions},
     },
@@ -67,6 +67,10 @@ pub(super) struct Layers {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+
+    /// auto (f32 on a CPU, bf16 on a GPU), f32 or bf16
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<String>,
 }
 
 impl Layers {
@@ -77,6 +81,7 @@ impl Layers {
             metrics_listen: self.metrics_listen,
             model: self.model.clone(),
             device: self.device.clone(),
+            dtype: self.dtype.clone(),
             profile: self.profile.clone(),
         }
     }
@@ -296,12 +301,25 @@ fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result
         DeviceChoice::Cpu => DeviceSpec::Cpu,
         DeviceChoice::Cuda(n) => DeviceSpec::Cuda(n),
     };
-    tracing::info!(model = name, ?device, ?resident_layers, "loading");
+    let precision = match settings.model.dtype {
+        DtypeChoice::Auto => Precision::Auto,
+        DtypeChoice::F32 => Precision::F32,
+        DtypeChoice::Bf16 => Precision::Bf16,
+    };
+    tracing::info!(
+        model = name,
+        ?device,
+        ?precision,
+        ?resident_layers,
+        "loading"
+    );
     let began = std::time::Instant::now();
     let model = InternVl::load(
         &dir,
         &LoadOptions {
             device,
+            precision,
+            threads: settings.model.threads,
             resident_layers,
         },
     )?

@@ -33,6 +33,8 @@ pub struct Overrides {
     pub model: Option<String>,
     /// `model.device`.
     pub device: Option<String>,
+    /// `model.dtype`.
+    pub dtype: Option<String>,
     /// `profiles.file`; a directory of profiles set elsewhere is then not used.
     pub profile: Option<String>,
 }
@@ -154,6 +156,9 @@ impl Overrides {
         }
         if let Some(device) = &self.device {
             entries.push(("model.device", device.clone()));
+        }
+        if let Some(dtype) = &self.dtype {
+            entries.push(("model.dtype", dtype.clone()));
         }
         if let Some(profile) = &self.profile {
             entries.push(("profiles.file", profile.clone()));

@@ -13,7 +13,7 @@ mod settings;
 pub use environment::{Environment, HubSettings};
 pub use load::{DEFAULTS, Overrides};
 pub use settings::{
-    AdminSettings, CameraSettings, DeviceChoice, EngineSettings, FeedbackSettings, Http2Settings,
-    LogFormat, LogSettings, ModelSettings, ProfileSettings, Scheme, ServerSettings, Settings,
-    ShutdownSettings, SourceSettings, StreamSettings, VideoSettings,
+    AdminSettings, CameraSettings, DeviceChoice, DtypeChoice, EngineSettings, FeedbackSettings,
+    Http2Settings, LogFormat, LogSettings, ModelSettings, ProfileSettings, Scheme, ServerSettings,
+    Settings, ShutdownSettings, SourceSettings, StreamSettings, VideoSettings,
 };

@@ -82,6 +82,37 @@ pub struct ModelSettings {
     /// Where it runs.
     #[serde(deserialize_with = "parsed")]
     pub device: DeviceChoice,
+    /// What it computes in.
+    #[serde(deserialize_with = "parsed")]
+    pub dtype: DtypeChoice,
+    /// Threads of its CPU side; 0: what suits the machine.
+    pub threads: usize,
+}
+
+/// The number type that a model computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// f32 on a CPU, bf16 on a GPU.
+    Auto,
+    /// f32; on a CPU only.
+    F32,
+    /// bf16.
+    Bf16,
+}
+
+impl FromStr for DtypeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(DtypeChoice::Auto),
+            "f32" => Ok(DtypeChoice::F32),
+            "bf16" => Ok(DtypeChoice::Bf16),
+            other => Err(format!(
+                "`{other}` is no number type: use auto, f32 or bf16"
+            )),
+        }
+    }
 }
 
 /// Where a model runs.
@@ -363,6 +394,11 @@ impl Settings {
             "engine.queue_capacity_segments",
             e.queue_capacity_segments,
             3..=limits::QUEUE_CAPACITY_MAX_SEGMENTS,
+        )?;
+        within(
+            "model.threads",
+            self.model.threads,
+            0..=limits::MODEL_THREADS_MAX,
         )?;
         within(
             "engine.max_batch_segments",

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 /// Which device to load a model to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DeviceSpec {
-    /// The CPU, in f32.
+    /// The CPU.
     Cpu,
-    /// The CUDA GPU of this number, in bf16.
+    /// The CUDA GPU of this number.
     Cuda(usize),
     /// The first CUDA GPU where this build and this machine have one, else the CPU.
     #[default]
@@ -49,19 +49,47 @@ impl FromStr for DeviceSpec {
     }
 }
 
-/// An opened device and the number type that the model has there.
+/// Which number type a model computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// f32 on the CPU, bf16 on a GPU.
+    #[default]
+    Auto,
+    /// Weights and activations in f32; on the CPU only.
+    F32,
+    /// Weights in bf16. On the CPU what enters a product is rounded to bf16, and sums, norms and
+    /// hidden states stay in f32; on a GPU all are bf16.
+    Bf16,
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Precision::Auto),
+            "f32" => Ok(Precision::F32),
+            "bf16" => Ok(Precision::Bf16),
+            _ => Err(Error::invalid(format!(
+                "number type {text:?} is unknown; use auto, f32 or bf16"
+            ))),
+        }
+    }
+}
+
+/// An opened device and the number types that the model has there.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// candle's handle.
     pub device: Device,
-    /// f32 on the CPU, bf16 on a GPU.
+    /// Of the weights of products and of what enters them: f32 or bf16.
     pub dtype: DType,
     /// `cpu` or `cuda:0`.
     pub name: String,
 }
 
 impl Place {
-    /// The CPU.
+    /// The CPU, in f32.
     pub fn cpu() -> Self {
         Place {
             device: Device::Cpu,
@@ -73,12 +101,35 @@ impl Place {
     /// Opens the device.
     ///
     /// Fails with `Unavailable` where a GPU was asked for and the driver, a CUDA library or the
-    /// GPU is not there, and with `FailedPrecondition` in a build without CUDA.
-    pub fn open(spec: DeviceSpec) -> Result<Self> {
-        match spec {
-            DeviceSpec::Cpu => Ok(Self::cpu()),
-            DeviceSpec::Cuda(number) => cuda(number),
-            DeviceSpec::Auto => Ok(automatic()),
+    /// GPU is not there, with `FailedPrecondition` in a build without CUDA, and with
+    /// `InvalidArgument` for f32 on a GPU.
+    pub fn open(spec: DeviceSpec, precision: Precision) -> Result<Self> {
+        let mut place = match spec {
+            DeviceSpec::Cpu => Self::cpu(),
+            DeviceSpec::Cuda(number) => cuda(number)?,
+            DeviceSpec::Auto => automatic(),
+        };
+        match precision {
+            Precision::Auto => {}
+            Precision::F32 if !place.device.is_cpu() => {
+                return Err(Error::invalid(format!(
+                    "the model computes in bf16 on {}; use the number type auto or bf16, or the \
+                     device cpu",
+                    place.name
+                )));
+            }
+            Precision::F32 => place.dtype = DType::F32,
+            Precision::Bf16 => place.dtype = DType::BF16,
+        }
+        Ok(place)
+    }
+
+    /// The type of hidden states, norms and biases: f32 on the CPU whatever the weights are.
+    pub fn hidden(&self) -> DType {
+        if self.device.is_cpu() {
+            DType::F32
+        } else {
+            self.dtype
         }
     }
 
@@ -198,9 +249,24 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_build_without_cuda_says_how_to_get_it() {
-        let e = Place::open(DeviceSpec::Cuda(0)).unwrap_err();
+        let e = Place::open(DeviceSpec::Cuda(0), Precision::Auto).unwrap_err();
         assert_eq!(e.kind(), Kind::FailedPrecondition);
         assert!(e.message().contains("--features cuda"));
-        assert_eq!(Place::open(DeviceSpec::Auto).unwrap().name, "cpu");
+        let place = Place::open(DeviceSpec::Auto, Precision::Auto).unwrap();
+        assert_eq!((place.name.as_str(), place.dtype_name()), ("cpu", "f32"));
+    }
+
+    #[test]
+    fn the_cpu_takes_either_number_type() {
+        for (text, dtype) in [
+            ("auto", DType::F32),
+            ("f32", DType::F32),
+            ("bf16", DType::BF16),
+        ] {
+            let place = Place::open(DeviceSpec::Cpu, text.parse().unwrap()).unwrap();
+            assert_eq!((place.dtype, place.hidden()), (dtype, DType::F32));
+        }
+        let e = "int8".parse::<Precision>().unwrap_err();
+        assert_eq!(e.kind(), Kind::InvalidArgument);
     }
 }

@@ -17,10 +17,11 @@ use candle_core::{DType, Tensor};
 
 use super::{
     config::ModelConfig,
-    device::{DeviceSpec, Place},
+    device::{DeviceSpec, Place, Precision},
     language::LanguageModel,
     linear::{Loader, failed},
     pixels,
+    pool::Pool,
     projector::{Projector, unshuffle},
     prompt::PromptTokenizer,
     vision::VisionTower,
@@ -44,6 +45,10 @@ pub use whole::{OutputHead, WholeFeatures};
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceSpec,
+    /// What it computes in.
+    pub precision: Precision,
+    /// Threads of the CPU side; 0 for [`threads`](super::pool::threads).
+    pub threads: usize,
     /// Decoder layers to load, from the first; `None` for all. A head beyond them cannot be
     /// asked for.
     pub resident_layers: Option<usize>,
@@ -59,6 +64,7 @@ pub struct InternVl {
     config: ModelConfig,
     info: ProbeInfo,
     place: Place,
+    pool: Pool,
     tokenizer: PromptTokenizer,
     vision: VisionTower,
     projector: Projector,
@@ -92,14 +98,19 @@ impl InternVl {
         checkpoint.needed(resident)?;
         let tokenizer = PromptTokenizer::load(dir)?;
         check_tokenizer(&tokenizer, &config)?;
-        let place = Place::open(options.device)?;
+        let place = Place::open(options.device, options.precision)?;
+        let pool = Pool::new(options.threads)?;
         let from = Loader {
             checkpoint: &checkpoint,
-            device: &place.device,
+            place: &place,
         };
-        let vision = VisionTower::load(&from, &config.vision)?;
-        let projector = Projector::load(&from, &config)?;
-        let language = LanguageModel::load(&from, &config.text, resident, place.dtype)?;
+        let (vision, projector, language) = pool.run(|| -> Result<_> {
+            Ok((
+                VisionTower::load(&from, &config.vision)?,
+                Projector::load(&from, &config)?,
+                LanguageModel::load(&from, &config.text, resident)?,
+            ))
+        })?;
         let name = dir
             .canonicalize()
             .ok()
@@ -120,6 +131,7 @@ impl InternVl {
             fingerprint_cache: None,
             config,
             place,
+            pool,
             tokenizer,
             vision,
             projector,
@@ -159,7 +171,7 @@ impl InternVl {
                 .and_then(|t| t.to_dtype(DType::F32)?.to_vec1())
                 .map_err(failed("reading a vision stage"))
         };
-        let (tower, unshuffled, projected) = self.encode(pixels)?;
+        let (tower, unshuffled, projected) = self.pool.run(|| self.encode(pixels))?;
         Ok(VisionStages {
             tower: host(&tower)?,
             unshuffled: host(&unshuffled)?,
@@ -176,11 +188,13 @@ impl InternVl {
         heads: &HeadSelection,
     ) -> Result<Vec<HeadFeatures>> {
         let heads = self.wanted(heads)?;
-        let visions = clips
-            .iter()
-            .map(|pixels| Ok(self.encode(pixels)?.2))
-            .collect::<Result<Vec<_>>>()?;
-        self.features(&visions, prompts, &heads)
+        self.pool.run(|| {
+            let visions = clips
+                .iter()
+                .map(|pixels| Ok(self.encode(pixels)?.2))
+                .collect::<Result<Vec<_>>>()?;
+            self.features(&visions, prompts, &heads)
+        })
     }
 
     /// Tower, unshuffled and projected tokens of pictures in one pass.
@@ -455,12 +469,9 @@ impl InternVl {
     }
 }
 
-impl HeadProbe for InternVl {
-    fn info(&self) -> &ProbeInfo {
-        &self.info
-    }
-
-    fn probe(
+impl InternVl {
+    /// [`HeadProbe::probe`] on the threads of the model.
+    fn pass(
         &self,
         clips: &[Clip],
         prompts: &[String],
@@ -495,13 +506,27 @@ impl HeadProbe for InternVl {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Error::internal("a clip was left out of its pass"))
     }
+}
+
+impl HeadProbe for InternVl {
+    fn info(&self) -> &ProbeInfo {
+        &self.info
+    }
+
+    fn probe(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<Vec<HeadFeatures>> {
+        self.pool.run(|| self.pass(clips, prompts, heads))
+    }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {
         let cache = self.fingerprint_cache.as_deref();
         super::fingerprint::fingerprint_cached(&self.dir, layers, cache)
     }
 }
-
 /// Length of the longest common start of all prompts, short of the last token of the shortest,
 /// which every prompt must run itself; 0 for a single prompt.
 fn shared_prefix(prompts: &[Vec<u32>]) -> usize {

@@ -13,7 +13,7 @@ use candle_core::{DType, Device, IndexOp, Result as CandleResult, Tensor};
 use super::{
     config::TextConfig,
     kernels::{self, Heads},
-    linear::{Linear, Loader, failed},
+    linear::{Gate, Linear, Loader, failed},
     weights::EmbeddingTable,
 };
 use crate::{
@@ -26,7 +26,10 @@ use crate::{
 pub struct LanguageModel {
     config: TextConfig,
     device: Device,
+    /// Of what goes into a product or into the attention.
     dtype: DType,
+    /// Of the hidden states.
+    hidden: DType,
     embedding: EmbeddingTable,
     layers: Vec<Layer>,
     rotary: RotaryTables,
@@ -42,11 +45,12 @@ struct Layer {
 }
 
 struct Rest {
-    o: Tensor,
+    o: Linear,
     norm2: Tensor,
-    gate: Tensor,
-    up: Tensor,
-    down: Tensor,
+    gate: Gate,
+    down: Linear,
+    /// Of what goes into a product.
+    dtype: DType,
 }
 
 /// What detection does without: the rest of the last layer, the final norm, and the output head's
@@ -159,22 +163,18 @@ fn host(rows: &Tensor) -> CandleResult<Vec<Vec<f32>>> {
 }
 
 impl LanguageModel {
-    pub(super) fn load(
-        from: &Loader,
-        config: &TextConfig,
-        resident_layers: usize,
-        dtype: DType,
-    ) -> Result<Self> {
+    pub(super) fn load(from: &Loader, config: &TextConfig, resident_layers: usize) -> Result<Self> {
         Ok(LanguageModel {
             embedding: EmbeddingTable::load(from.checkpoint)?,
             layers: (0..resident_layers)
                 .map(|n| Layer::load(from, config, n, n + 1 < resident_layers))
                 .collect::<Result<_>>()?,
-            rotary: RotaryTables::new(config, from.device)
+            rotary: RotaryTables::new(config, from.device())
                 .map_err(failed("making the rotary tables"))?,
             config: config.clone(),
-            device: from.device.clone(),
-            dtype,
+            device: from.device().clone(),
+            dtype: from.dtype(),
+            hidden: from.place.hidden(),
         })
     }
 
@@ -190,7 +190,7 @@ impl LanguageModel {
             self.embedding.push_row(token, &mut rows)?;
         }
         Tensor::from_vec(rows, (1, tokens.len(), self.config.hidden), &self.device)
-            .and_then(|t| t.to_dtype(self.dtype))
+            .and_then(|t| t.to_dtype(self.hidden))
             .map_err(failed("embedding the prompt"))
     }
 
@@ -279,10 +279,11 @@ impl LanguageModel {
         };
         let mut x = x.reshape((batch * length, c.hidden))?;
         for (number, layer) in self.layers.iter().enumerate().take(depth) {
-            let normed = kernels::rms_norm(&x, &layer.norm1, c.rms_eps)?;
+            let normed = kernels::rms_norm(&x, &layer.norm1, c.rms_eps, self.dtype)?;
             let split = |x: Tensor| x.reshape((batch, length, ()));
-            let mut k = kernels::rotary(split(layer.k.forward(&normed)?)?, &cos, &sin)?;
-            let mut v = split(layer.v.forward(&normed)?)?;
+            let k = layer.k.forward(&normed, self.hidden)?;
+            let mut k = kernels::rotary(split(k)?, &cos, &sin, self.dtype)?;
+            let mut v = split(layer.v.forward(&normed, self.dtype)?)?;
             if let Some((earlier_k, earlier_v)) = prefix.and_then(|p| p.layers.get(number)) {
                 k = Tensor::cat(&[earlier_k, &k], 1)?;
                 v = Tensor::cat(&[earlier_v, &v], 1)?;
@@ -304,10 +305,11 @@ impl LanguageModel {
                 if let Some(tail) = tail {
                     let attended: Vec<&Tensor> = of_layer.iter().map(|(_, slice)| slice).collect();
                     let attended = Tensor::cat(&attended, 1)?;
-                    let x = (at_the_end(&x)? + attended.matmul(&tail.rest.o.t()?)?)?;
+                    let x = at_the_end(&x)?.copy()?;
+                    let x = tail.rest.o.add_to(x, &attended)?;
                     let x = tail.rest.mlp(x, c.rms_eps)?;
                     hidden.push(host(&x)?);
-                    let normed = kernels::rms_norm(&x, &tail.norm, c.rms_eps)?;
+                    let normed = kernels::rms_norm(&x, &tail.norm, c.rms_eps, self.hidden)?;
                     logits = host(&normed.matmul(&tail.rows.t()?)?)?;
                 }
                 for (place, slice) in of_layer {
@@ -318,7 +320,8 @@ impl LanguageModel {
             let Some(rest) = &layer.rest else {
                 candle_core::bail!("layer {number} is not wholly resident");
             };
-            let q = kernels::rotary(split(layer.q.forward(&normed)?)?, &cos, &sin)?;
+            let q = layer.q.forward(&normed, self.hidden)?;
+            let q = kernels::rotary(split(q)?, &cos, &sin, self.dtype)?;
             drop(normed);
             let grouped = Heads::grouped(c.heads, c.kv_heads, c.head_dim);
             let attended = kernels::attention(&q, &k, &v, &grouped)?;
@@ -331,7 +334,7 @@ impl LanguageModel {
                 );
             }
             let attended = attended.reshape((batch * length, c.heads * c.head_dim))?;
-            x = kernels::add(x, &attended.matmul(&rest.o.t()?)?)?;
+            x = rest.o.add_to(x, &attended)?;
             x = rest.mlp(x, c.rms_eps)?;
             if tail.is_some() {
                 hidden.push(host(&at_the_end(&x)?)?);
@@ -363,19 +366,10 @@ impl LanguageModel {
             return Ok(Vec::new());
         }
         let (c, batch) = (&self.config, last.dim(0)?);
-        let rows = |of: &Tensor| {
-            let parts: Vec<Tensor> = heads
-                .iter()
-                .map(|&(_, head)| of.narrow(0, head * c.head_dim, c.head_dim))
-                .collect::<CandleResult<_>>()?;
-            Tensor::cat(&parts, 0)
-        };
-        let q = Linear {
-            weight: rows(&layer.q.weight)?,
-            bias: layer.q.bias.as_ref().map(rows).transpose()?,
-        };
-        let q = q.forward(last)?.reshape((batch, 1, ()))?;
-        let q = kernels::rotary(q, cos, sin)?;
+        let numbers: Vec<usize> = heads.iter().map(|&(_, head)| head).collect();
+        let slices = (numbers.as_slice(), c.head_dim);
+        let q = layer.q.forward_slices(last, slices, self.hidden)?;
+        let q = kernels::rotary(q.reshape((batch, 1, ()))?, cos, sin, self.dtype)?;
         let group = c.heads / c.kv_heads;
         let arrangement = Heads {
             kv_of: heads.iter().map(|&(_, head)| head / group).collect(),
@@ -414,11 +408,16 @@ impl Rest {
         let at = |part: &str| format!("text.layers.{number}.{part}");
         let q = c.heads * c.head_dim;
         Ok(Rest {
-            o: from.tensor(at("attn.o.weight"), [c.hidden, q])?,
+            o: from.weight(at("attn.o.weight"), &[c.hidden, q])?,
             norm2: from.tensor(at("norm2.weight"), [c.hidden])?,
-            gate: from.tensor(at("mlp.gate.weight"), [c.intermediate, c.hidden])?,
-            up: from.tensor(at("mlp.up.weight"), [c.intermediate, c.hidden])?,
-            down: from.tensor(at("mlp.down.weight"), [c.hidden, c.intermediate])?,
+            gate: from.gate(
+                at("mlp.gate.weight"),
+                at("mlp.up.weight"),
+                c.intermediate,
+                c.hidden,
+            )?,
+            down: from.weight(at("mlp.down.weight"), &[c.hidden, c.intermediate])?,
+            dtype: from.dtype(),
         })
     }
 
@@ -429,10 +428,9 @@ impl Rest {
         let mut done = Vec::new();
         for first in (0..rows).step_by(MLP_ROWS_PER_PASS) {
             let part = x.narrow(0, first, MLP_ROWS_PER_PASS.min(rows - first))?;
-            let normed = kernels::rms_norm(&part, &self.norm2, eps)?;
-            let gate = normed.matmul(&self.gate.t()?)?;
-            let wide = kernels::silu_mul(gate, &normed.matmul(&self.up.t()?)?)?;
-            done.push(kernels::add(part, &wide.matmul(&self.down.t()?)?)?);
+            let normed = kernels::rms_norm(&part, &self.norm2, eps, self.dtype)?;
+            let wide = self.gate.forward(&normed)?;
+            done.push(self.down.add_to(part, &wide)?);
         }
         match done.as_slice() {
             [] => Ok(x),

@@ -3,7 +3,7 @@
 //! - [`config`]: config.json of both checkpoint layouts as one struct.
 //! - [`layout`]: which tensors a model has, and what each layout calls them.
 //! - [`weights`]: the checkpoint's files, memory-mapped and checked.
-//! - [`device`]: where the model runs.
+//! - [`device`]: where the model runs and in which number type; [`pool`]: on which threads.
 //! - [`pixels`], [`prompt`]: frames and questions as the model takes them.
 //! - [`vision`], [`projector`], [`language`]: the three parts of the forward pass, on [`kernels`].
 //! - [`internvl`]: the whole model behind [`HeadProbe`](crate::engine::probe::HeadProbe).
@@ -22,11 +22,12 @@ pub mod language;
 pub mod layout;
 mod linear;
 pub mod pixels;
+pub mod pool;
 pub mod projector;
 pub mod prompt;
 pub mod synthesize;
 pub mod vision;
 pub mod weights;
 
-pub use device::DeviceSpec;
+pub use device::{DeviceSpec, Precision};
 pub use internvl::{InternVl, LoadOptions};

@@ -1,6 +1,6 @@
 //! From vision patches to the language model's tokens: pixel unshuffle and a two-layer MLP.
 
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{DType, Result as CandleResult, Tensor};
 
 use super::{
     config::ModelConfig,
@@ -13,7 +13,9 @@ use crate::error::Result;
 pub struct Projector {
     norm: (Tensor, Tensor),
     eps: f64,
-    linear1: Tensor,
+    /// Of what goes into a product.
+    dtype: DType,
+    linear1: Linear,
     linear1_bias: Tensor,
     linear2: Linear,
 }
@@ -42,7 +44,8 @@ impl Projector {
                 from.tensor("projector.norm.bias", [input])?,
             ),
             eps: config.projector_eps,
-            linear1: from.tensor("projector.linear1.weight", [hidden, input])?,
+            dtype: from.dtype(),
+            linear1: from.weight("projector.linear1.weight", &[hidden, input])?,
             linear1_bias: from.tensor("projector.linear1.bias", [hidden])?,
             linear2: from.linear("projector.linear2", hidden, hidden, true)?,
         })
@@ -52,8 +55,11 @@ impl Projector {
     pub fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
         let (pictures, tokens, width) = x.dims3()?;
         let x = x.reshape((pictures * tokens, width))?;
-        let x = kernels::layer_norm(&x, &self.norm.0, &self.norm.1, self.eps)?;
-        let x = kernels::gelu_bias(x.matmul(&self.linear1.t()?)?, &self.linear1_bias)?;
-        self.linear2.forward(&x)?.reshape((pictures, tokens, ()))
+        let hidden = x.dtype();
+        let x = kernels::layer_norm(&x, &self.norm.0, &self.norm.1, self.eps, self.dtype)?;
+        let x = self.linear1.gelu(&x, &self.linear1_bias)?;
+        self.linear2
+            .forward(&x, hidden)?
+            .reshape((pictures, tokens, ()))
     }
 }

@@ -1,6 +1,6 @@
 //! The vision tower (InternViT, 300M and 6B): pictures to one vector per patch.
 
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{DType, Result as CandleResult, Tensor};
 
 use super::{
     config::{Norm, VisionConfig},
@@ -12,8 +12,11 @@ use crate::error::Result;
 /// The tower's weights.
 pub struct VisionTower {
     config: VisionConfig,
-    /// `[hidden, 3 * patch * patch]`.
+    /// Of what goes into a product or into the attention.
+    dtype: DType,
+    /// `3 * patch * patch` to `hidden` numbers.
     patch: Linear,
+    patch_bias: Tensor,
     cls: Tensor,
     position: Tensor,
     layers: Vec<Layer>,
@@ -26,13 +29,13 @@ struct Layer {
     v: Linear,
     /// Weights of the RMSNorms of queries and keys, over the full width.
     qk_norm: Option<(Tensor, Tensor)>,
-    proj: Tensor,
+    proj: Linear,
     /// Layer scale and the bias of the projection before it, `[2, hidden]`.
     residual1: Tensor,
     norm2: BlockNorm,
-    fc1: Tensor,
+    fc1: Linear,
     fc1_bias: Tensor,
-    fc2: Tensor,
+    fc2: Linear,
     residual2: Tensor,
 }
 
@@ -54,10 +57,10 @@ impl BlockNorm {
         })
     }
 
-    fn forward(&self, x: &Tensor, eps: f64) -> CandleResult<Tensor> {
+    fn forward(&self, x: &Tensor, eps: f64, dtype: DType) -> CandleResult<Tensor> {
         match self {
-            BlockNorm::Layer { weight, bias } => kernels::layer_norm(x, weight, bias, eps),
-            BlockNorm::Rms { weight } => kernels::rms_norm(x, weight, eps),
+            BlockNorm::Layer { weight, bias } => kernels::layer_norm(x, weight, bias, eps, dtype),
+            BlockNorm::Rms { weight } => kernels::rms_norm(x, weight, eps, dtype),
         }
     }
 }
@@ -65,14 +68,11 @@ impl BlockNorm {
 impl VisionTower {
     pub(super) fn load(from: &Loader, config: &VisionConfig) -> Result<Self> {
         let h = config.hidden;
-        let patch = from.tensor("vision.patch.weight", [h, 3, config.patch, config.patch])?;
+        let patch = [h, 3, config.patch, config.patch];
         Ok(VisionTower {
-            patch: Linear {
-                weight: patch
-                    .flatten_from(1)
-                    .map_err(failed("loading the vision tower"))?,
-                bias: Some(from.tensor("vision.patch.bias", [h])?),
-            },
+            dtype: from.dtype(),
+            patch: from.weight("vision.patch.weight", &patch)?,
+            patch_bias: from.tensor("vision.patch.bias", [h])?,
             cls: from.tensor("vision.cls", [1, 1, h])?,
             position: from.tensor("vision.position", [1, config.patches() + 1, h])?,
             layers: (0..config.layers)
@@ -95,17 +95,19 @@ impl VisionTower {
             .permute(vec![0, 2, 4, 1, 3, 5])?
             .contiguous()?
             .reshape((pictures * c.patches(), 3 * side * side))?;
-        let patches = self
-            .patch
-            .forward(&patches)?
-            .reshape((pictures, c.patches(), c.hidden))?;
+        let patches = self.patch.forward(&patches, self.cls.dtype())?;
+        let patches = kernels::add_bias(patches, &self.patch_bias)?.reshape((
+            pictures,
+            c.patches(),
+            c.hidden,
+        ))?;
         let cls = self.cls.broadcast_as((pictures, 1, c.hidden))?;
         let tokens = c.patches() + 1;
         let mut x = Tensor::cat(&[&cls.contiguous()?, &patches], 1)?
             .broadcast_add(&self.position)?
             .reshape((pictures * tokens, c.hidden))?;
         for layer in &self.layers {
-            x = layer.forward(x, c, pictures)?;
+            x = layer.forward(x, c, pictures, self.dtype)?;
         }
         x.reshape((pictures, tokens, c.hidden))
     }
@@ -135,26 +137,39 @@ impl Layer {
                 })
                 .transpose()?,
             residual1: residual("ls1", "attn.proj.bias")?,
-            proj: from.tensor(at("attn.proj.weight"), [h, h])?,
+            proj: from.weight(at("attn.proj.weight"), &[h, h])?,
             norm2: BlockNorm::load(from, &at("norm2"), config)?,
-            fc1: from.tensor(at("mlp.fc1.weight"), [config.mlp, h])?,
+            fc1: from.weight(at("mlp.fc1.weight"), &[config.mlp, h])?,
             fc1_bias: from.tensor(at("mlp.fc1.bias"), [config.mlp])?,
             residual2: residual("ls2", "mlp.fc2.bias")?,
-            fc2: from.tensor(at("mlp.fc2.weight"), [h, config.mlp])?,
+            fc2: from.weight(at("mlp.fc2.weight"), &[h, config.mlp])?,
         })
     }
 
     /// `x` `[pictures * tokens, hidden]`, which is overwritten.
-    fn forward(&self, x: Tensor, c: &VisionConfig, pictures: usize) -> CandleResult<Tensor> {
+    fn forward(
+        &self,
+        x: Tensor,
+        c: &VisionConfig,
+        pictures: usize,
+        dtype: DType,
+    ) -> CandleResult<Tensor> {
         let (rows, width) = x.dims2()?;
-        let normed = self.norm1.forward(&x, c.eps)?;
-        let mut q = self.q.forward(&normed)?;
-        let mut k = self.k.forward(&normed)?;
-        let v = self.v.forward(&normed)?;
+        let normed = self.norm1.forward(&x, c.eps, dtype)?;
+        // A norm reads the hidden states' type.
+        let unnormed = if self.qk_norm.is_some() {
+            x.dtype()
+        } else {
+            dtype
+        };
+        let mut q = self.q.forward(&normed, unnormed)?;
+        let mut k = self.k.forward(&normed, unnormed)?;
+        let v = self.v.forward(&normed, dtype)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
-            q = kernels::rms_norm(&q, q_norm, c.qk_norm_eps)?;
-            k = kernels::rms_norm(&k, k_norm, c.qk_norm_eps)?;
+            q = kernels::rms_norm(&q, q_norm, c.qk_norm_eps, dtype)?;
+            k = kernels::rms_norm(&k, k_norm, c.qk_norm_eps, dtype)?;
         }
+        drop(normed);
         let split = |x: Tensor| x.reshape((pictures, rows / pictures, width));
         let attended = kernels::attention(
             &split(q)?,
@@ -163,9 +178,9 @@ impl Layer {
             &Heads::full(c.heads, c.head_dim()),
         )?
         .reshape((rows, width))?;
-        let x = kernels::add_scaled(x, &attended.matmul(&self.proj.t()?)?, &self.residual1)?;
-        let normed = self.norm2.forward(&x, c.eps)?;
-        let wide = kernels::gelu_bias(normed.matmul(&self.fc1.t()?)?, &self.fc1_bias)?;
-        kernels::add_scaled(x, &wide.matmul(&self.fc2.t()?)?, &self.residual2)
+        let x = self.proj.add_scaled_to(x, &attended, &self.residual1)?;
+        let normed = self.norm2.forward(&x, c.eps, dtype)?;
+        let wide = self.fc1.gelu(&normed, &self.fc1_bias)?;
+        self.fc2.add_scaled_to(x, &wide, &self.residual2)
     }
 }

@@ -18,9 +18,10 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use values::{has_non_finite, number, to_bf16, to_f32};
+use values::{has_non_finite, to_bf16, to_f32};
 
 pub use embedding::EmbeddingTable;
+pub(super) use values::number;
 pub use values::{RawTensor, StoredDtype};
 
 use super::{
@@ -219,6 +220,31 @@ impl Checkpoint {
             )));
         }
         Ok(raw)
+    }
+
+    /// Lets the system take back the memory of the tensor's part of its file, which was copied and is
+    /// not read again. It stays readable: what is read comes from the disk or its cache anew.
+    pub fn forget(&self, spec: &TensorSpec) {
+        #[cfg(unix)]
+        {
+            let stored = stored(spec, self.naming);
+            let Some(entry) = self.entries.get(&stored.name) else {
+                return;
+            };
+            let Some(shard) = self.shards.get(entry.shard) else {
+                return;
+            };
+            // Advice: where it is not taken, only memory is lost.
+            // SAFETY: the map is of a file and read-only, so a page that is dropped comes back with
+            // the same bytes.
+            let _ = unsafe {
+                shard.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    entry.start,
+                    entry.end - entry.start,
+                )
+            };
+        }
     }
 
     /// Whether the files hold the tensor, whatever its shape.

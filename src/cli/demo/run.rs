@@ -89,7 +89,7 @@ pub fn run(args: Args) -> Result<()> {
         &model_dir,
         &LoadOptions {
             device: DeviceSpec::Cpu,
-            resident_layers: None,
+            ..LoadOptions::default()
         },
     )?;
     let options = options(args.seed);

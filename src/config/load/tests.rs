@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{DeviceChoice, LogFormat, Scheme};
+use crate::config::{DeviceChoice, DtypeChoice, LogFormat, Scheme};
 
 fn load(file: &str, variables: &[(&str, &str)], overrides: &Overrides) -> Result<Settings> {
     let environment = Environment::of(
@@ -25,6 +25,8 @@ fn defaults_stand_alone_and_agree_with_the_limits() {
     assert_eq!(settings.video.max_side, crate::limits::FRAME_MAX_SIDE);
     assert_eq!(settings.model.path, None);
     assert_eq!(settings.model.device, DeviceChoice::Auto);
+    assert_eq!(settings.model.dtype, DtypeChoice::Auto);
+    assert_eq!(settings.model.threads, 0);
     assert!(settings.server.listen.ip().is_loopback());
     assert_eq!(settings.http2.keepalive_interval, Duration::from_secs(20));
 }
@@ -41,6 +43,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
     let overrides = Overrides {
         model: Some("c".into()),
         device: Some("cuda:1".into()),
+        dtype: Some("bf16".into()),
         listen: Some("127.0.0.2:1".parse().unwrap()),
         ..Overrides::default()
     };
@@ -53,6 +56,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
     let settings = load(file, &variables, &overrides).unwrap();
     assert_eq!(settings.model.path.as_deref(), Some("c"));
     assert_eq!(settings.model.device, DeviceChoice::Cuda(1));
+    assert_eq!(settings.model.dtype, DtypeChoice::Bf16);
     assert_eq!(settings.server.listen.port(), 1);
 }
 
@@ -99,6 +103,8 @@ fn nonsense_is_refused_with_the_key() {
         ("server.listen", "'here'"),
         ("server.metrics_listen", "'9464'"),
         ("model.device", "'gpu'"),
+        ("model.dtype", "'int8'"),
+        ("model.threads", "513"),
         ("video.max_pixels", "67108865"),
         ("video.max_side_pixels", "8193"),
         ("video.spool_max_bytes", "1"),

@@ -79,14 +79,14 @@ impl InternVl {
         let rows = checkpoint.rows(&spec, tokens)?;
         let place = &self.place;
         let rows = Tensor::from_vec(rows, (tokens.len(), text.hidden), &place.device)
-            .and_then(|rows| rows.to_dtype(place.dtype))
+            .and_then(|rows| rows.to_dtype(place.hidden()))
             .map_err(failed("loading the output head"))?;
         let from = Loader {
             checkpoint: &checkpoint,
-            device: &place.device,
+            place,
         };
         Ok(OutputHead {
-            tail: LanguageModel::tail(&from, text, rows)?,
+            tail: self.pool.run(|| LanguageModel::tail(&from, text, rows))?,
             tokens: tokens.to_vec(),
         })
     }
@@ -117,6 +117,18 @@ impl InternVl {
     ///
     /// Fails as [`HeadProbe::probe`](crate::engine::probe::HeadProbe::probe) does.
     pub fn probe_whole(
+        &self,
+        output: &OutputHead,
+        clip: &Clip,
+        prompts: &[String],
+        question: Option<&str>,
+    ) -> Result<WholeFeatures> {
+        self.pool
+            .run(|| self.pass_whole(output, clip, prompts, question))
+    }
+
+    /// [`probe_whole`](Self::probe_whole) on the threads of the model.
+    fn pass_whole(
         &self,
         output: &OutputHead,
         clip: &Clip,

@@ -1,6 +1,11 @@
 //! Grouped-query attention in tiles: scores of all positions against all positions never exist at
 //! once.
 
+mod rounded;
+
+#[cfg(test)]
+pub use rounded::Tiled as Rounded;
+
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -51,12 +56,13 @@ impl Heads {
 /// `[batch, keys, kv_heads * dim]`, result like `q`. With `causal`, `keys ≥ length`, and query i
 /// stands at position `keys − length + i`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: &Heads) -> Result<Tensor> {
-    if q.device().is_cpu() && q.dtype() == DType::F32 {
-        return q.contiguous()?.apply_op3_no_bwd(
-            &k.contiguous()?,
-            &v.contiguous()?,
-            &Tiled { heads },
-        );
+    let cpu = q.device().is_cpu();
+    if cpu && matches!(q.dtype(), DType::F32 | DType::BF16) {
+        let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+        return match q.dtype() {
+            DType::BF16 => q.apply_op3_no_bwd(&k, &v, &rounded::Tiled::new(heads)),
+            _ => q.apply_op3_no_bwd(&k, &v, &Tiled { heads }),
+        };
     }
     attention_plain(q, k, v, heads)
 }

@@ -1,8 +1,9 @@
 //! The CPU side of the kernels: candle ops that spread rows over the thread pool.
 
 use candle_core::{
-    CpuStorage, CustomOp2, CustomOp3, InplaceOp2, InplaceOp3, Layout, Result, Shape,
+    CpuStorage, CustomOp2, CustomOp3, DType, InplaceOp2, InplaceOp3, Layout, Result, Shape,
 };
+use half::bf16;
 use rayon::prelude::*;
 
 use super::math;
@@ -20,7 +21,8 @@ pub fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout, op: &str) -> Result
     }
 }
 
-fn numbers_mut<'a>(
+/// The same to overwrite.
+pub fn numbers_mut<'a>(
     storage: &'a mut CpuStorage,
     layout: &Layout,
     op: &str,
@@ -53,9 +55,46 @@ fn same(a: usize, b: usize, op: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs `row_task` over tasks of whole rows of `x`, and rounds what it writes where `dtype` is bf16.
+/// Each call gets the number of the task's first row, its rows of `x` and room for as many.
+fn rows_to(
+    dtype: DType,
+    x: &[f32],
+    width: usize,
+    row_task: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+) -> Result<CpuStorage> {
+    let task = task(width);
+    let first = |number: usize| number * (task / width);
+    match dtype {
+        DType::F32 => {
+            let mut out = vec![0.0; x.len()];
+            out.par_chunks_mut(task)
+                .zip(x.par_chunks(task))
+                .enumerate()
+                .for_each(|(number, (out, x))| row_task(first(number), x, out));
+            Ok(CpuStorage::F32(out))
+        }
+        DType::BF16 => {
+            let mut out = vec![bf16::ZERO; x.len()];
+            out.par_chunks_mut(task)
+                .zip(x.par_chunks(task))
+                .enumerate()
+                .for_each_init(Vec::new, |exact, (number, (out, x))| {
+                    exact.resize(x.len(), 0.0);
+                    row_task(first(number), x, exact);
+                    math::round(exact, out);
+                });
+            Ok(CpuStorage::BF16(out))
+        }
+        other => candle_core::bail!("a kernel on the CPU gives f32 or bf16, not {other:?}"),
+    }
+}
+
 /// See [`super::layer_norm`].
 pub struct LayerNorm {
     pub eps: f32,
+    /// Of the result.
+    pub dtype: DType,
 }
 
 impl CustomOp3 for LayerNorm {
@@ -78,18 +117,18 @@ impl CustomOp3 for LayerNorm {
         let bias = numbers(bias, bias_layout, op)?;
         whole_rows(x.len(), weight.len(), op)?;
         same(weight.len(), bias.len(), op)?;
-        let mut out = vec![0.0; x.len()];
-        let task = task(weight.len());
-        out.par_chunks_mut(task)
-            .zip(x.par_chunks(task))
-            .for_each(|(out, x)| math::layer_norm(x, out, weight, bias, self.eps));
-        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+        let out = rows_to(self.dtype, x, weight.len(), |_, x, out| {
+            math::layer_norm(x, out, weight, bias, self.eps);
+        })?;
+        Ok((out, x_layout.shape().clone()))
     }
 }
 
 /// See [`super::rms_norm`].
 pub struct RmsNorm {
     pub eps: f32,
+    /// Of the result.
+    pub dtype: DType,
 }
 
 impl CustomOp2 for RmsNorm {
@@ -108,12 +147,10 @@ impl CustomOp2 for RmsNorm {
         let x = numbers(x, x_layout, op)?;
         let weight = numbers(weight, weight_layout, op)?;
         whole_rows(x.len(), weight.len(), op)?;
-        let mut out = vec![0.0; x.len()];
-        let task = task(weight.len());
-        out.par_chunks_mut(task)
-            .zip(x.par_chunks(task))
-            .for_each(|(out, x)| math::rms_norm(x, out, weight, self.eps));
-        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+        let out = rows_to(self.dtype, x, weight.len(), |_, x, out| {
+            math::rms_norm(x, out, weight, self.eps);
+        })?;
+        Ok((out, x_layout.shape().clone()))
     }
 }
 
@@ -230,6 +267,48 @@ impl InplaceOp3 for AddScaled {
 /// See [`super::rotary`].
 pub struct Rotary;
 
+/// The tables of a rotary embedding of `x` `[batch, length, width]`.
+struct Turns<'a> {
+    length: usize,
+    width: usize,
+    half: usize,
+    cos: &'a [f32],
+    sin: &'a [f32],
+}
+
+impl<'a> Turns<'a> {
+    fn of(
+        x: &Layout,
+        (cos, cos_layout): (&'a CpuStorage, &Layout),
+        (sin, sin_layout): (&'a CpuStorage, &Layout),
+    ) -> Result<Self> {
+        let op = "rotary";
+        let (_, length, width) = x.shape().dims3()?;
+        let (positions, half) = cos_layout.shape().dims2()?;
+        let cos = numbers(cos, cos_layout, op)?;
+        let sin = numbers(sin, sin_layout, op)?;
+        same(length, positions, op)?;
+        same(cos.len(), sin.len(), op)?;
+        whole_rows(width, 2 * half, op)?;
+        Ok(Turns {
+            length,
+            width,
+            half,
+            cos,
+            sin,
+        })
+    }
+
+    /// Turns row number `row`.
+    fn turn(&self, row: usize, x: &mut [f32]) {
+        let at = row % self.length * self.half;
+        let range = at..at + self.half;
+        if let (Some(cos), Some(sin)) = (self.cos.get(range.clone()), self.sin.get(range)) {
+            math::rotary(x, cos, sin);
+        }
+    }
+}
+
 impl InplaceOp3 for Rotary {
     fn name(&self) -> &'static str {
         "rotary"
@@ -244,21 +323,40 @@ impl InplaceOp3 for Rotary {
         sin: &CpuStorage,
         sin_layout: &Layout,
     ) -> Result<()> {
-        let op = "rotary";
-        let (_, length, width) = x_layout.shape().dims3()?;
-        let (positions, half) = cos_layout.shape().dims2()?;
-        let x = numbers_mut(x, x_layout, op)?;
-        let cos = numbers(cos, cos_layout, op)?;
-        let sin = numbers(sin, sin_layout, op)?;
-        same(length, positions, op)?;
-        same(cos.len(), sin.len(), op)?;
-        whole_rows(width, 2 * half, op)?;
-        x.par_chunks_mut(width).enumerate().for_each(|(row, x)| {
-            let at = row % length * half;
-            if let (Some(cos), Some(sin)) = (cos.get(at..at + half), sin.get(at..at + half)) {
-                math::rotary(x, cos, sin);
-            }
-        });
+        let turns = Turns::of(x_layout, (cos, cos_layout), (sin, sin_layout))?;
+        let x = numbers_mut(x, x_layout, self.name())?;
+        x.par_chunks_mut(turns.width)
+            .enumerate()
+            .for_each(|(row, x)| turns.turn(row, x));
         Ok(())
+    }
+}
+
+/// The same, rounded to bf16.
+pub struct RotaryRounded;
+
+impl CustomOp3 for RotaryRounded {
+    fn name(&self) -> &'static str {
+        "rotary to bf16"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        cos: &CpuStorage,
+        cos_layout: &Layout,
+        sin: &CpuStorage,
+        sin_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let turns = Turns::of(x_layout, (cos, cos_layout), (sin, sin_layout))?;
+        let x = numbers(x, x_layout, self.name())?;
+        let out = rows_to(DType::BF16, x, turns.width, |first, x, out| {
+            out.copy_from_slice(x);
+            for (row, out) in out.chunks_exact_mut(turns.width).enumerate() {
+                turns.turn(first + row, out);
+            }
+        })?;
+        Ok((out, x_layout.shape().clone()))
     }
 }

@@ -37,6 +37,10 @@ macro_rules! vectorised {
     };
 }
 
+mod rounded;
+
+pub use rounded::{exp_round, round};
+
 const LANES: usize = 16;
 
 /// e^x, within 2 ulp between -87 and 88; below it stays at e^-87, above at e^88. NaN stays NaN.

@@ -2,10 +2,15 @@
 //!
 //! A function that takes its first tensor by value may overwrite it: its caller must hold the only
 //! handle of that storage.
+//!
+//! On the CPU the hidden states are always f32. Where a function takes the `dtype` of its result, that
+//! is the type of what goes into a product or into the attention: f32, or bf16 for [`packed`]
+//! weights. On a GPU every tensor has the one type of the model, and `dtype` is that one.
 
 mod attention;
 mod cpu;
 mod math;
+pub mod packed;
 #[cfg(test)]
 mod tests;
 
@@ -14,17 +19,25 @@ use candle_core::{DType, Result, Tensor};
 pub use attention::{Heads, attention, attention_plain};
 
 /// LayerNorm over the last dimension: `x` `[rows, width]`, `weight` and `bias` `[width]`.
-pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+pub fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    dtype: DType,
+) -> Result<Tensor> {
     if on_cpu(x) {
-        return x.apply_op3_no_bwd(weight, bias, &cpu::LayerNorm { eps: eps as f32 });
+        let eps = eps as f32;
+        return x.apply_op3_no_bwd(weight, bias, &cpu::LayerNorm { eps, dtype });
     }
     candle_nn::ops::layer_norm(x, weight, bias, eps as f32)
 }
 
 /// RMSNorm over the last dimension: `x` `[rows, width]`, `weight` `[width]`.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64, dtype: DType) -> Result<Tensor> {
     if on_cpu(x) {
-        return x.apply_op2_no_bwd(weight, &cpu::RmsNorm { eps: eps as f32 });
+        let eps = eps as f32;
+        return x.apply_op2_no_bwd(weight, &cpu::RmsNorm { eps, dtype });
     }
     candle_nn::ops::rms_norm(x, weight, eps as f32)
 }
@@ -78,14 +91,16 @@ pub fn add_scaled(x: Tensor, y: &Tensor, scale_bias: &Tensor) -> Result<Tensor> 
 
 /// Rotary embedding of `x` `[batch, length, heads * 2 * half]` with tables `[length, half]` in
 /// f32, which turn the pairs `(i, i + half)` of each head.
-pub fn rotary(x: Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+pub fn rotary(x: Tensor, cos: &Tensor, sin: &Tensor, dtype: DType) -> Result<Tensor> {
     if on_cpu(&x) {
+        if dtype == DType::BF16 {
+            return x.apply_op3_no_bwd(cos, sin, &cpu::RotaryRounded);
+        }
         x.inplace_op3(cos, sin, &cpu::Rotary)?;
         return Ok(x);
     }
     let (batch, length, width) = x.dims3()?;
     let head = cos.dim(1)? * 2;
-    let dtype = x.dtype();
     // Positions past 256 are not exact in bf16, so the turn is made in f32.
     let x = x
         .reshape((batch, length, width / head, head))?

@@ -58,12 +58,12 @@ fn pointwise_kernels_equal_plain_operations() {
         1e-5,
     );
     close(
-        layer_norm(&x, &w, &b, 1e-6),
+        layer_norm(&x, &w, &b, 1e-6, DType::F32),
         candle_nn::ops::layer_norm_slow(&x, &w, &b, 1e-6),
         1e-5,
     );
     close(
-        rms_norm(&x, &w, 1e-6),
+        rms_norm(&x, &w, 1e-6, DType::F32),
         candle_nn::ops::rms_norm_slow(&x, &w, 1e-6),
         1e-5,
     );
@@ -76,7 +76,7 @@ fn pointwise_kernels_keep_nan() {
     for out in [
         gelu_bias(bad(), &one).unwrap(),
         silu_mul(bad(), &bad()).unwrap(),
-        rms_norm(&bad(), &one, 1e-6).unwrap(),
+        rms_norm(&bad(), &one, 1e-6, DType::F32).unwrap(),
     ] {
         let out: Vec<Vec<f32>> = out.to_vec2().unwrap();
         assert!(out[0][0].is_nan());
@@ -97,7 +97,11 @@ fn rotary_equals_the_plain_turn() {
         .and_then(|x| x.transpose(1, 2)?.contiguous())
         .and_then(|x| candle_nn::rotary_emb::rope_slow(&x, &cos, &sin))
         .and_then(|x| x.transpose(1, 2)?.contiguous()?.flatten_from(2));
-    close(rotary(x.copy().unwrap(), &cos, &sin), plain, 1e-5);
+    close(
+        rotary(x.copy().unwrap(), &cos, &sin, DType::F32),
+        plain,
+        1e-5,
+    );
 }
 
 #[test]
@@ -147,4 +151,68 @@ fn attention_serves_heads_in_any_order() {
         ..heads
     };
     assert!(attention(&q, &k, &v, &too_far).is_err());
+}
+
+/// Queries, keys and values rounded to bf16, the attention's result in f32 by plain operations, and
+/// each variant of the attention in bf16 beside it.
+#[test]
+fn attention_in_bf16_equals_plain_attention() {
+    use super::{attention::Rounded, packed::Isa};
+    for isa in Isa::ALL {
+        if !isa.available() {
+            println!("{isa}: skipped, not in this CPU");
+            continue;
+        }
+        println!("{isa}: run");
+        for (length, keys, dim) in [
+            (1, 1, 16),
+            (1, 700, 16),
+            (25, 33, 5),
+            (129, 129, 64),
+            (100, 1100, 40),
+            (120, 613, 64),
+            (300, 513, 16),
+        ] {
+            for causal in [false, true] {
+                let heads = Heads {
+                    causal,
+                    ..Heads::grouped(6, 2, dim)
+                };
+                let half = |t: Tensor| (t / 2.0).unwrap().to_dtype(DType::BF16).unwrap();
+                let q = half(random(&[2, length, 6 * dim], 14));
+                let k = half(random(&[2, keys, 2 * dim], 15));
+                let v = half(random(&[2, keys, 2 * dim], 16));
+                let got = q.apply_op3_no_bwd(&k, &v, &Rounded::with_isa(&heads, isa));
+                let full = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
+                let want = attention_plain(&full(&q), &full(&k), &full(&v), &heads);
+                // Values reach 2, of which rounding the result may drop 2⁻⁸; as much again
+                // is more than the roundings of the weights make, which average out.
+                let got = got.unwrap();
+                assert_eq!(got.dtype(), DType::BF16);
+                close(Ok(full(&got)), want, 2.0 * 2.0 / 256.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn results_in_bf16_are_those_in_f32_rounded() {
+    let (rows, width) = (700, 36);
+    let x = random(&[rows, width], 17);
+    let (w, b) = (random(&[width], 18), random(&[width], 19));
+    let same = |half: Result<Tensor>, full: Result<Tensor>| {
+        let (half, full) = (half.unwrap(), full.unwrap());
+        assert_eq!(half.dtype(), DType::BF16);
+        let full = full.to_dtype(DType::BF16).unwrap();
+        let full = full.to_dtype(DType::F32);
+        close(half.to_dtype(DType::F32), full, 0.0);
+    };
+    let norm = |dtype| layer_norm(&x, &w, &b, 1e-6, dtype);
+    same(norm(DType::BF16), norm(DType::F32));
+    let norm = |dtype| rms_norm(&x, &w, 1e-6, dtype);
+    same(norm(DType::BF16), norm(DType::F32));
+    let (cos, sin) = (random(&[350, 6], 20), random(&[350, 6], 21));
+    let turned = |dtype| rotary(x.copy()?.reshape((2, 350, width))?, &cos, &sin, dtype);
+    same(turned(DType::BF16), turned(DType::F32));
+    assert!(layer_norm(&x, &w, &b, 1e-6, DType::F16).is_err());
 }

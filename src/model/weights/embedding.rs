@@ -17,15 +17,18 @@ impl EmbeddingTable {
     /// Reads the table; NaN and infinity are an error.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
         let text = &checkpoint.config().text;
-        let raw = checkpoint.finite(&TensorSpec {
+        let spec = TensorSpec {
             name: "text.embed.weight".into(),
             shape: vec![text.vocab, text.hidden],
-        })?;
-        Ok(EmbeddingTable {
+        };
+        let raw = checkpoint.finite(&spec)?;
+        let table = EmbeddingTable {
             dtype: raw.dtype,
             width: text.hidden,
             bytes: raw.bytes.to_vec(),
-        })
+        };
+        checkpoint.forget(&spec);
+        Ok(table)
     }
 
     /// Appends the row of `token` to `out`.
