@@ -677,11 +677,7 @@ fn damage_that_looks_like_pictures_over_the_limit_is_an_outage() {
     }
     // What precedes the first header of the other size may decode to something, or be lost too.
     let told = |gap: &Gap| gap.reason == GapReason::DecodeError && gap.detail.contains("640x480");
-    assert!(
-        seen.gaps.iter().any(|(_, gap)| told(gap)),
-        "{:?}",
-        seen.gaps
-    );
+    assert!(seen.gaps.iter().any(|(_, gap)| told(gap)), "{seen:?}");
 }
 
 #[test]

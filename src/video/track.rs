@@ -119,6 +119,9 @@ impl Builder {
             | gst::PadProbeType::BUFFER_LIST
             | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(mask, move |_, info| {
+            if is_refused(info, &shared) {
+                return gst::PadProbeReturn::Handled;
+            }
             match &mut info.data {
                 Some(gst::PadProbeData::Buffer(buffer)) => {
                     if retime && buffer.pts().is_none() {
@@ -156,6 +159,9 @@ impl Builder {
         let keys = self.keys.clone();
         let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(mask, move |_, info| {
+            if is_refused(info, &shared) {
+                return gst::PadProbeReturn::Handled;
+            }
             if let (Some(keys), Some(buffer)) = (&keys, info.buffer())
                 && !keys.admits(buffer)
             {
@@ -199,7 +205,19 @@ impl Builder {
     }
 }
 
-/// Records the refusal and ends the flow: the streaming thread stops before it decodes more.
+/// Whether these are data behind something that was refused: a decoder would take them for more of
+/// what came before, and show pictures that never were. The flow ends here; an event cannot end it.
+fn is_refused(info: &mut gst::PadProbeInfo, shared: &Shared) -> bool {
+    let data = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    let refused =
+        info.mask.intersects(data) && matches!(shared.state().fault, Some(Fault::Refused(_)));
+    if refused {
+        info.flow_res = Err(gst::FlowError::Error);
+    }
+    refused
+}
+
+/// Records the refusal and, of data, ends the flow: the streaming thread stops before it decodes more.
 fn refuse(info: &mut gst::PadProbeInfo, shared: &Shared, e: Error) -> gst::PadProbeReturn {
     shared.fail(Fault::Refused(e));
     if info.mask.contains(gst::PadProbeType::BUFFER) {
