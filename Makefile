@@ -9,10 +9,13 @@ GOLDEN_VENV ?= .venv
 FEATURES ?=
 # Binary that test-ops runs instead of a release build, e.g. OPS_BIN=target/debug/headhunt.
 OPS_BIN ?=
+# Of gpu-bench: a Python with PyTorch and transformers, and the shapes.
+PYTHON ?= python3
+PRESETS ?= 1b 2b 8b
 # Parts of test-ops; all by default: protos packages metrics clients fleet.
 PARTS ?=
 
-.PHONY: help setup build demo test lint fmt unit test-ops soak bench deny goldens clean
+.PHONY: help setup build demo test lint fmt unit test-ops soak bench gpu-bench deny goldens clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +48,9 @@ soak: setup      ## many cameras with faults against a server, ten minutes; SOAK
 
 bench: setup     ## criterion benchmarks, some minutes; see BENCHMARKS.md
 	$(CARGO) bench --locked
+
+gpu-bench:       ## ours and transformers on this machine's GPU; needs FEATURES=cuda's binary and PyTorch; PRESETS, PYTHON
+	$(PYTHON) tools/bench/gpu.py --headhunt target/release/headhunt --presets $(PRESETS)
 
 deny: setup      ## licences, bans and sources of the dependency tree
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

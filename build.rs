@@ -16,5 +16,26 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".headhunt.v1.DetectRequest.chunk")
         .bytes(".headhunt.v1.UploadClipRequest.chunk")
         .compile_fds(descriptors)?;
+    #[cfg(feature = "cuda")]
+    kernels(&out)?;
+    Ok(())
+}
+
+/// Compiles the CUDA kernels to PTX, which the driver turns into code for its GPU; needs nvcc, as candle's
+/// own kernels do, and takes the compute capability from CUDA_COMPUTE_CAP or the GPU of this machine.
+#[cfg(feature = "cuda")]
+fn kernels(out: &std::path::Path) -> Result<(), Box<dyn Error>> {
+    const SOURCES: [&str; 3] = [
+        "src/model/kernels/cuda/attention.cu",
+        "src/model/kernels/cuda/attention_hopper.cu",
+        "src/model/kernels/cuda/pointwise.cu",
+    ];
+    cudaforge::KernelBuilder::new()
+        .source_files(SOURCES)
+        .watch(["src/model/kernels/cuda/wgmma.cuh"])
+        .arg("-std=c++17")
+        .arg("-O3")
+        .build_ptx()?
+        .write(out.join("kernels.rs"))?;
     Ok(())
 }

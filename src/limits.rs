@@ -104,6 +104,10 @@ pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(600);
 /// Default for the clips of one pass on a GPU; a CPU gains nothing from batches and runs one.
 pub const BATCH_CLIPS_GPU: usize = 8;
 
+/// After the device's memory ran out in a pass: full passes of the size that it held before one more clip
+/// is tried.
+pub const ROOM_PASSES: u32 = 1_000;
+
 /// Most clips of one pass that an operator may set.
 pub const BATCH_CLIPS_MAX: usize = 64;
 
@@ -206,13 +210,22 @@ pub const MODEL_MAX_IMAGE_SIDE: usize = 2048;
 /// and the widest activation (4 × 1025 × 4096 f32) stays at 67 MB.
 pub const VISION_FRAMES_PER_PASS: usize = 4;
 
+/// The same on a GPU: a whole segment, which fills it.
+pub const VISION_FRAMES_PER_PASS_GPU: usize = 16;
+
 /// Token rows in one pass of the language model: two clips of 16 frames. It bounds the hidden
 /// states (118 MB in f32 at the 8B width).
 pub const LANGUAGE_ROWS_PER_PASS: usize = 8704;
 
+/// The same on a GPU: four clips of 16 frames. Hidden states take 125 MB in bf16 at the 8B width.
+pub const LANGUAGE_ROWS_PER_PASS_GPU: usize = 17_408;
+
 /// Token rows that go through a gated MLP at once, so that its two wide activations stay at
 /// 78 MB each in f32 at the 8B width.
 pub const MLP_ROWS_PER_PASS: usize = 1024;
+
+/// The same on a GPU, where they can be all of a pass: 660 MB each in bf16 at the 8B width.
+pub const MLP_ROWS_PER_PASS_GPU: usize = LANGUAGE_ROWS_PER_PASS_GPU;
 
 /// Query rows of an attention tile: the scores of one tile (128 × 512 f32, 256 kB) stay in the
 /// second-level cache.

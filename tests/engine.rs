@@ -24,6 +24,7 @@ struct Bench {
     turnstile: Arc<Turnstile>,
     log: Log,
     fingerprints: Arc<AtomicUsize>,
+    room: Arc<AtomicUsize>,
 }
 
 /// An engine past its warm-up, with nothing in the log.
@@ -31,6 +32,7 @@ async fn bench(config: EngineConfig) -> Bench {
     let probe = FakeProbe::new();
     let (turnstile, log) = (probe.turnstile.clone(), probe.log.clone());
     let fingerprints = probe.fingerprints.clone();
+    let room = probe.room.clone();
     let engine = Engine::start(Box::new(probe), config).unwrap();
     let handle = engine.handle();
     handle.ready().await.unwrap();
@@ -41,6 +43,7 @@ async fn bench(config: EngineConfig) -> Bench {
         turnstile,
         log,
         fingerprints,
+        room,
     }
 }
 
@@ -511,6 +514,57 @@ async fn a_panic_or_failure_spoils_its_own_segment_alone() {
     assert_eq!(results[1], Err(Kind::Internal));
     assert_eq!(results[2], Err(Kind::DataLoss));
     assert!(results[3].is_ok());
+    assert_eq!(bench.handle.health(), Health::Serving);
+}
+
+/// Grey levels of the clips of each pass after those of `held`, for eight segments in one go.
+async fn eight_segments(bench: &Bench) -> (Vec<Result<(), Kind>>, Vec<Vec<u8>>) {
+    let held = bench.hold().await;
+    let mut tickets = Vec::new();
+    for grey in 10..18 {
+        let job = job(grey, Lane::Live, u64::from(grey));
+        tickets.push(bench.handle.submit(job).await.unwrap());
+    }
+    bench.turnstile.open();
+    held.await.unwrap();
+    let mut results = Vec::new();
+    for ticket in tickets {
+        results.push(ticket.await.map(|_| ()).map_err(|error| error.kind()));
+    }
+    let passes = bench.logged().split_off(1);
+    bench.log.lock().unwrap().clear();
+    (results, passes)
+}
+
+#[tokio::test]
+async fn a_batch_that_finds_no_memory_is_halved_and_later_ones_fit() {
+    let mut config = config();
+    config.max_batch = 8;
+    let bench = bench(config).await;
+    bench.room.store(3, SeqCst);
+    let (results, passes) = eight_segments(&bench).await;
+    assert_eq!(results, vec![Ok(()); 8]);
+    let sizes = |passes: &[Vec<u8>]| passes.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(sizes(&passes), [8, 4, 2, 2, 4, 2, 2]);
+    let scored: Vec<u8> = (passes
+        .iter()
+        .filter(|pass| pass.len() <= 3)
+        .flatten()
+        .copied())
+    .collect();
+    assert_eq!(scored, (10..18).collect::<Vec<u8>>());
+
+    // What fitted is remembered.
+    let (results, passes) = eight_segments(&bench).await;
+    assert_eq!(results, vec![Ok(()); 8]);
+    assert_eq!(sizes(&passes), [2, 2, 2, 2]);
+
+    // Where not even one fits, its stream is told.
+    bench.room.store(0, SeqCst);
+    let segment = bench.handle.submit(job(10, Lane::Live, 1)).await.unwrap();
+    let error = segment.await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::ResourceExhausted);
+    assert!(error.to_string().contains("memory"), "{error}");
     assert_eq!(bench.handle.health(), Health::Serving);
 }
 

@@ -16,6 +16,7 @@ mod hunt;
 mod labelled;
 mod merge_scores;
 mod model;
+mod model_bench;
 mod remote;
 mod score;
 mod serve;

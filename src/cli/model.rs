@@ -1,4 +1,4 @@
-//! `headhunt model`: synthesize and inspect checkpoints.
+//! `headhunt model`: synthesize, inspect and time checkpoints.
 
 use std::{
     io::{IsTerminal, Write},
@@ -10,6 +10,7 @@ use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    cli::model_bench,
     error::{Error, Kind, Result, ResultExt},
     head::HeadId,
     limits::SHARD_MAX_BYTES,
@@ -46,6 +47,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Measure how many segments a second this machine scores with a model
+    Bench(Box<model_bench::Args>),
     /// Tell what a checkpoint is, what it takes to run, and what stands in the way
     Inspect {
         /// Checkpoint directory
@@ -126,6 +129,7 @@ pub fn run(args: Args) -> Result<()> {
                 out.display()
             ))
         }
+        Command::Bench(args) => model_bench::run(*args),
         Command::Inspect {
             dir,
             heads,

@@ -1,6 +1,7 @@
 //! The engine as its owner and its callers see it.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -74,6 +75,7 @@ impl Engine {
             streams: AtomicU64::new(0),
         };
         let worker = Worker {
+            room: Cell::default(),
             probe,
             gate,
             config,

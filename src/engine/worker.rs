@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Instant,
@@ -28,6 +29,48 @@ pub(super) struct Worker {
     pub gate: Arc<Gate>,
     pub config: EngineConfig,
     pub warm: watch::Sender<bool>,
+    /// How many clips the device's memory held at last.
+    pub room: Cell<Room>,
+}
+
+/// Most clips of one pass, where memory ran out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    /// `None`: it never did, or not for long.
+    clips: Option<usize>,
+    /// Passes of that many that went well since.
+    passes: u32,
+}
+
+impl Room {
+    /// `wanted`, or as much as there was room for.
+    fn of(self, wanted: usize) -> usize {
+        self.clips.map_or(wanted, |clips| clips.min(wanted))
+    }
+
+    /// A pass of `clips` clips went well: after [`limits::ROOM_PASSES`] full ones one more is tried, since
+    /// another process may have left.
+    fn held(self, clips: usize) -> Self {
+        match self.clips {
+            Some(most) if clips >= most && self.passes + 1 >= limits::ROOM_PASSES => Room {
+                clips: Some(most + 1),
+                passes: 0,
+            },
+            Some(most) if clips >= most => Room {
+                clips: Some(most),
+                passes: self.passes + 1,
+            },
+            _ => self,
+        }
+    }
+
+    /// Memory ran out with `clips` clips, of which half are tried next.
+    fn lacked(clips: usize) -> Self {
+        Room {
+            clips: Some((clips / 2).max(1)),
+            passes: 0,
+        }
+    }
 }
 
 /// Refuses all waiting work when the thread ends, however it ends.
@@ -52,10 +95,10 @@ impl Worker {
         }
         self.warm.send_replace(true);
         loop {
-            match self
-                .gate
-                .next(self.config.max_batch, self.config.batch_wait)
-            {
+            match self.gate.next(
+                self.room.get().of(self.config.max_batch),
+                self.config.batch_wait,
+            ) {
                 Work::Pass(batch) => self.pass(batch),
                 Work::Fingerprint(request) => self.fingerprint(request),
                 Work::Stop => break,
@@ -87,10 +130,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs a batch; if it fails, each of it alone, so that one bad segment spoils no other.
+    /// Runs a batch; if it fails, each of it alone, so that one bad segment spoils no other. Where memory
+    /// ran out, its halves, and so on.
     fn pass(&self, mut batch: Vec<Running>) {
         match self.probe_jobs(&batch) {
             Ok(features) => {
+                self.room.set(self.room.get().held(batch.len()));
                 for (running, features) in batch.into_iter().zip(features) {
                     answer(running, Ok(features));
                 }
@@ -99,6 +144,17 @@ impl Worker {
                 if let Some(running) = batch.pop() {
                     answer(running, Err(error.context("model")));
                 }
+            }
+            Err(error) if error.kind() == Kind::ResourceExhausted => {
+                self.room.set(Room::lacked(batch.len()));
+                tracing::warn!(
+                    error = %format_args!("{error:#}"),
+                    clips = batch.len(),
+                    "memory ran out in a batch; running its halves"
+                );
+                let rest = batch.split_off(batch.len() / 2);
+                self.pass(batch);
+                self.pass(rest);
             }
             Err(error) => {
                 tracing::warn!(

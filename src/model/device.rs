@@ -1,7 +1,13 @@
 //! Where the model runs.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
+#[cfg(feature = "cuda")]
+use candle_core::cuda::cudarc::driver::{CudaEvent, sys::CUevent_flags};
 use candle_core::{DType, Device};
 
 use crate::error::{Error, Result};
@@ -138,6 +144,18 @@ impl Place {
         self.dtype.as_str()
     }
 
+    /// The moment when all work that was asked for so far will be done.
+    pub fn mark(&self) -> Result<Mark> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = &self.device {
+            let flags = CUevent_flags::CU_EVENT_DEFAULT;
+            return (device.cuda_stream().record_event(Some(flags)))
+                .map(Mark::Gpu)
+                .map_err(|e| Error::internal("cannot mark a moment on the GPU").with_source(e));
+        }
+        Ok(Mark::Cpu(Instant::now()))
+    }
+
     /// Used and total memory of a GPU, bytes, whoever uses it; `None` on the CPU, and where the driver
     /// does not say.
     #[cfg(feature = "cuda")]
@@ -151,6 +169,33 @@ impl Place {
     #[cfg(not(feature = "cuda"))]
     pub fn memory(&self) -> Option<(u64, u64)> {
         None
+    }
+}
+
+/// A moment in a device's work. On a GPU, which only queues what it is asked for, it may lie ahead.
+pub enum Mark {
+    /// The work before it is done.
+    Cpu(Instant),
+    /// Behind the work before it.
+    #[cfg(feature = "cuda")]
+    Gpu(CudaEvent),
+}
+
+impl Mark {
+    /// How long the work between the two takes; waits for it.
+    pub fn until(&self, later: &Mark) -> Result<Duration> {
+        match (self, later) {
+            (Mark::Cpu(from), Mark::Cpu(to)) => Ok(to.duration_since(*from)),
+            #[cfg(feature = "cuda")]
+            (Mark::Gpu(from), Mark::Gpu(to)) => {
+                let took = to.synchronize().and_then(|()| from.elapsed_ms(to));
+                let took =
+                    took.map_err(|e| Error::internal("cannot time the GPU's work").with_source(e))?;
+                Ok(Duration::from_secs_f64(f64::from(took).max(0.0) / 1e3))
+            }
+            #[cfg(feature = "cuda")]
+            _ => Err(Error::internal("two moments are of different devices")),
+        }
     }
 }
 
@@ -180,7 +225,7 @@ fn automatic() -> Place {
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<Place> {
     libraries::probe()?;
-    let device = Device::new_cuda(number).map_err(|e| {
+    let device = super::kernels::cuda::open(number).map_err(|e| {
         Error::unavailable(format!("cannot open the GPU cuda:{number}")).with_source(e)
     })?;
     Ok(Place {

@@ -10,11 +10,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::Duration,
 };
 
 use candle_core::{DType, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::kernels;
 use super::{
     config::ModelConfig,
     device::{DeviceSpec, Place, Precision},
@@ -31,7 +33,10 @@ use crate::{
     engine::probe::{Clip, HeadProbe, ProbeInfo},
     error::{Error, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
-    limits::{LANGUAGE_ROWS_PER_PASS, PROBE_MAX_CLIPS, PROMPTS_MAX, VISION_FRAMES_PER_PASS},
+    limits::{
+        LANGUAGE_ROWS_PER_PASS, LANGUAGE_ROWS_PER_PASS_GPU, PROBE_MAX_CLIPS, PROMPTS_MAX,
+        VISION_FRAMES_PER_PASS, VISION_FRAMES_PER_PASS_GPU,
+    },
     telemetry::{
         metrics::{self, Stage},
         process,
@@ -70,6 +75,15 @@ pub struct InternVl {
     projector: Projector,
     language: LanguageModel,
     frames_encoded: AtomicU64,
+}
+
+/// How long the stages of one pass took.
+#[derive(Clone, Copy, Debug)]
+pub struct PassTimes {
+    /// Pictures to projected tokens, upload and normalising included.
+    pub vision: Duration,
+    /// Prompts to features.
+    pub language: Duration,
 }
 
 /// What the vision side yields for some pictures, stage by stage, row-major f32.
@@ -153,6 +167,27 @@ impl InternVl {
         self.frames_encoded.load(Relaxed)
     }
 
+    /// Where it runs.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Tokens of a prompt with this many frames before it, theirs included.
+    pub fn prompt_tokens(&self, frames: usize, prompt: &str) -> Result<usize> {
+        let per_frame = self.config.tokens_per_frame();
+        Ok((self.tokenizer.encode_prompt(frames, per_frame, prompt)?).len())
+    }
+
+    /// [`HeadProbe::probe`], and how long its two stages took.
+    pub fn probe_timed(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<(Vec<HeadFeatures>, PassTimes)> {
+        self.pool.run(|| self.pass(clips, prompts, heads))
+    }
+
     /// What config.json says.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -210,13 +245,37 @@ impl InternVl {
         let pictures = pixels.len() / one;
         let pixels = Tensor::from_slice(pixels, (pictures, 3, side, side), &self.place.device);
         pixels
-            .and_then(|pixels| {
-                let tower = self.vision.forward(&pixels)?;
-                let unshuffled = unshuffle(&tower, self.config.vision.grid())?;
-                let projected = self.projector.forward(&unshuffled)?;
-                Ok((tower, unshuffled, projected))
-            })
+            .and_then(|pixels| self.project(self.vision.forward(&pixels)?))
             .map_err(failed("encoding pictures"))
+    }
+
+    /// Projected tokens `[frames, tokens, hidden]` of frames of RGB bytes, in one pass.
+    fn encode_frames(&self, frames: &[&Arc<[u8]>]) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if self.place.device.is_cuda() {
+            let frames: Vec<&[u8]> = frames.iter().map(|frame| &***frame).collect();
+            let vision = &self.config.vision;
+            return kernels::cuda::patches(
+                &self.place.device,
+                &frames,
+                (vision.grid(), vision.patch),
+            )
+            .and_then(|patches| self.project(self.vision.forward_patches(&patches)?))
+            .map(|(.., projected)| projected)
+            .map_err(failed("encoding pictures"));
+        }
+        let mut values = Vec::new();
+        for frame in frames {
+            values.extend(pixels::normalize(frame)?);
+        }
+        Ok(self.encode(&values)?.2)
+    }
+
+    /// From the tower to the projected tokens; all three.
+    fn project(&self, tower: Tensor) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
+        let unshuffled = unshuffle(&tower, self.config.vision.grid())?;
+        let projected = self.projector.forward(&unshuffled)?;
+        Ok((tower, unshuffled, projected))
     }
 
     /// Vision tokens `[frames, tokens, hidden]` of each clip. Frames that share one allocation
@@ -241,12 +300,12 @@ impl InternVl {
         self.frames_encoded
             .fetch_add(distinct.len() as u64, Relaxed);
         let mut encoded: Vec<Tensor> = Vec::with_capacity(distinct.len());
-        for frames in distinct.chunks(VISION_FRAMES_PER_PASS) {
-            let mut values = Vec::new();
-            for frame in frames {
-                values.extend(pixels::normalize(frame)?);
-            }
-            let (.., projected) = self.encode(&values)?;
+        let at_once = match self.place.device.is_cpu() {
+            true => VISION_FRAMES_PER_PASS,
+            false => VISION_FRAMES_PER_PASS_GPU,
+        };
+        for frames in distinct.chunks(at_once) {
+            let projected = self.encode_frames(frames)?;
             for i in 0..frames.len() {
                 encoded.push(projected.get(i).map_err(failed("encoding pictures"))?);
             }
@@ -309,7 +368,11 @@ impl InternVl {
                 }
             }
         }
-        let clips_per_pass = (LANGUAGE_ROWS_PER_PASS / longest).max(1);
+        let rows_per_pass = match self.place.device.is_cpu() {
+            true => LANGUAGE_ROWS_PER_PASS,
+            false => LANGUAGE_ROWS_PER_PASS_GPU,
+        };
+        let clips_per_pass = (rows_per_pass / longest).max(1);
         let mut all = Vec::with_capacity(visions.len());
         for visions in visions.chunks(clips_per_pass) {
             let width = heads.len() * self.config.text.head_dim;
@@ -476,16 +539,13 @@ impl InternVl {
         clips: &[Clip],
         prompts: &[String],
         heads: &HeadSelection,
-    ) -> Result<Vec<HeadFeatures>> {
+    ) -> Result<(Vec<HeadFeatures>, PassTimes)> {
         let wanted = self.wanted(heads)?;
         let mut all: Vec<Option<HeadFeatures>> = vec![None; clips.len()];
         let (lengths, tokens) = self.checked(clips, prompts)?;
-        let started = Instant::now();
+        let started = self.place.mark()?;
         let visions = self.encode_clips(clips)?;
-        // A GPU only queues until it is waited for; the language model would wait all the same.
-        (self.place.device.synchronize()).map_err(failed("encoding pictures"))?;
-        metrics::stage(Stage::Vision, started.elapsed());
-        let started = Instant::now();
+        let encoded = self.place.mark()?;
         for (frames, tokens) in lengths.into_iter().zip(tokens) {
             let places: Vec<usize> = (0..clips.len())
                 .filter(|&i| clips[i].frames.len() == frames)
@@ -498,13 +558,17 @@ impl InternVl {
                 all[place] = Some(features);
             }
         }
-        metrics::stage(Stage::Language, started.elapsed());
+        let ended = self.place.mark()?;
+        let vision = started.until(&encoded)?;
+        let language = encoded.until(&ended)?;
+        metrics::stage(Stage::Vision, vision);
+        metrics::stage(Stage::Language, language);
         if let Some((used, total)) = self.place.memory() {
             process::device_memory(used, total);
         }
-        all.into_iter()
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| Error::internal("a clip was left out of its pass"))
+        let all = (all.into_iter().collect::<Option<Vec<_>>>())
+            .ok_or_else(|| Error::internal("a clip was left out of its pass"))?;
+        Ok((all, PassTimes { vision, language }))
     }
 }
 
@@ -519,7 +583,7 @@ impl HeadProbe for InternVl {
         prompts: &[String],
         heads: &HeadSelection,
     ) -> Result<Vec<HeadFeatures>> {
-        self.pool.run(|| self.pass(clips, prompts, heads))
+        Ok(self.probe_timed(clips, prompts, heads)?.0)
     }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {

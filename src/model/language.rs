@@ -13,13 +13,13 @@ use candle_core::{DType, Device, IndexOp, Result as CandleResult, Tensor};
 use super::{
     config::TextConfig,
     kernels::{self, Heads},
-    linear::{Gate, Linear, Loader, failed},
+    linear::{Gate, Linear, Loader, Projections, failed},
     weights::EmbeddingTable,
 };
 use crate::{
     error::Result,
     head::{HeadId, HeadSelection},
-    limits::MLP_ROWS_PER_PASS,
+    limits::{MLP_ROWS_PER_PASS, MLP_ROWS_PER_PASS_GPU},
 };
 
 /// The first layers of a language model.
@@ -37,9 +37,7 @@ pub struct LanguageModel {
 
 struct Layer {
     norm1: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    maps: Projections,
     /// What follows the attention; absent in the last resident layer.
     rest: Option<Rest>,
 }
@@ -97,6 +95,14 @@ impl Prefix {
     pub(super) fn len(&self) -> usize {
         self.length
     }
+}
+
+/// Of one layer, each `[batch, length, …]`, turned.
+struct Projected {
+    /// `None` where the queries were not wanted, or are a product of their own.
+    q: Option<Tensor>,
+    k: Tensor,
+    v: Tensor,
 }
 
 /// Cosines and sines of all positions, f32 `[positions, head_dim / 2]`.
@@ -280,19 +286,20 @@ impl LanguageModel {
         let mut x = x.reshape((batch * length, c.hidden))?;
         for (number, layer) in self.layers.iter().enumerate().take(depth) {
             let normed = kernels::rms_norm(&x, &layer.norm1, c.rms_eps, self.dtype)?;
-            let split = |x: Tensor| x.reshape((batch, length, ()));
-            let k = layer.k.forward(&normed, self.hidden)?;
-            let mut k = kernels::rotary(split(k)?, &cos, &sin, self.dtype)?;
-            let mut v = split(layer.v.forward(&normed, self.dtype)?)?;
+            let deepest = number + 1 == depth;
+            let tables = (&cos, &sin);
+            let projected = self.project(layer, &normed, (batch, length), tables, !deepest)?;
+            let Projected { q, mut k, mut v } = projected;
             if let Some((earlier_k, earlier_v)) = prefix.and_then(|p| p.layers.get(number)) {
                 k = Tensor::cat(&[earlier_k, &k], 1)?;
                 v = Tensor::cat(&[earlier_v, &v], 1)?;
             }
             if keep {
-                kept.push((k.clone(), v.clone()));
+                // Queries that lie between them are not kept.
+                kept.push((k.contiguous()?, v.contiguous()?));
             }
             let heads = wanted(number);
-            if number + 1 == depth {
+            if deepest {
                 let last = normed
                     .reshape((batch, length, c.hidden))?
                     .i((.., length - 1, ..))?
@@ -320,8 +327,10 @@ impl LanguageModel {
             let Some(rest) = &layer.rest else {
                 candle_core::bail!("layer {number} is not wholly resident");
             };
-            let q = layer.q.forward(&normed, self.hidden)?;
-            let q = kernels::rotary(split(q)?, &cos, &sin, self.dtype)?;
+            let q = match q {
+                Some(q) => q,
+                None => self.queries(layer, &normed, (batch, length), tables)?,
+            };
             drop(normed);
             let grouped = Heads::grouped(c.heads, c.kv_heads, c.head_dim);
             let attended = kernels::attention(&q, &k, &v, &grouped)?;
@@ -352,6 +361,52 @@ impl LanguageModel {
         })
     }
 
+    /// Keys and values of `normed` `[batch * length, hidden]`; queries too, if they are `wanted` and come
+    /// with them.
+    fn project(
+        &self,
+        layer: &Layer,
+        normed: &Tensor,
+        (batch, length): (usize, usize),
+        (cos, sin): (&Tensor, &Tensor),
+        wanted: bool,
+    ) -> CandleResult<Projected> {
+        let c = &self.config;
+        let (queries, keys) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let split = |x: Tensor| x.reshape((batch, length, ()));
+        let Some(joined) = &layer.maps.joined else {
+            let k = split(layer.maps.k.forward(normed, self.hidden)?)?;
+            return Ok(Projected {
+                q: None,
+                k: kernels::rotary(k, cos, sin, self.dtype)?,
+                v: split(layer.maps.v.forward(normed, self.dtype)?)?,
+            });
+        };
+        let (map, queries) = match wanted {
+            true => (&joined.all, queries),
+            false => (&joined.keys_values, 0),
+        };
+        let all = split(map.forward(normed, self.dtype)?)?;
+        // Queries and keys turn alike.
+        let all = kernels::rotary_start(all, queries + keys, cos, sin)?;
+        Ok(Projected {
+            q: (wanted.then(|| all.narrow(2, 0, queries))).transpose()?,
+            k: all.narrow(2, queries, keys)?,
+            v: all.narrow(2, queries + keys, keys)?,
+        })
+    }
+
+    fn queries(
+        &self,
+        layer: &Layer,
+        normed: &Tensor,
+        (batch, length): (usize, usize),
+        (cos, sin): (&Tensor, &Tensor),
+    ) -> CandleResult<Tensor> {
+        let q = layer.maps.q.forward(normed, self.hidden)?;
+        kernels::rotary(q.reshape((batch, length, ()))?, cos, sin, self.dtype)
+    }
+
     /// The wanted heads of the deepest layer: queries of the last position only, `last`
     /// `[batch, hidden]`.
     fn last_token(
@@ -368,7 +423,7 @@ impl LanguageModel {
         let (c, batch) = (&self.config, last.dim(0)?);
         let numbers: Vec<usize> = heads.iter().map(|&(_, head)| head).collect();
         let slices = (numbers.as_slice(), c.head_dim);
-        let q = layer.q.forward_slices(last, slices, self.hidden)?;
+        let q = layer.maps.q.forward_slices(last, slices, self.hidden)?;
         let q = kernels::rotary(q.reshape((batch, 1, ()))?, cos, sin, self.dtype)?;
         let group = c.heads / c.kv_heads;
         let arrangement = Heads {
@@ -395,9 +450,7 @@ impl Layer {
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         Ok(Layer {
             norm1: from.tensor(at("norm1.weight"), [c.hidden])?,
-            q: from.linear(&at("attn.q"), q, c.hidden, true)?,
-            k: from.linear(&at("attn.k"), kv, c.hidden, true)?,
-            v: from.linear(&at("attn.v"), kv, c.hidden, true)?,
+            maps: Projections::load(from, &at("attn"), (q, kv), c.hidden, true, true)?,
             rest: whole.then(|| Rest::load(from, c, number)).transpose()?,
         })
     }
@@ -425,9 +478,18 @@ impl Rest {
     /// activations of all rows at once would be the largest tensors of the pass.
     fn mlp(&self, x: Tensor, eps: f64) -> CandleResult<Tensor> {
         let rows = x.dim(0)?;
+        let at_once = match x.device().is_cpu() {
+            true => MLP_ROWS_PER_PASS,
+            false => MLP_ROWS_PER_PASS_GPU,
+        };
+        if rows <= at_once {
+            let normed = kernels::rms_norm(&x, &self.norm2, eps, self.dtype)?;
+            let wide = self.gate.forward(&normed)?;
+            return self.down.add_to(x, &wide);
+        }
         let mut done = Vec::new();
-        for first in (0..rows).step_by(MLP_ROWS_PER_PASS) {
-            let part = x.narrow(0, first, MLP_ROWS_PER_PASS.min(rows - first))?;
+        for first in (0..rows).step_by(at_once) {
+            let part = x.narrow(0, first, at_once.min(rows - first))?;
             let normed = kernels::rms_norm(&part, &self.norm2, eps, self.dtype)?;
             let wide = self.gate.forward(&normed)?;
             done.push(self.down.add_to(part, &wide)?);
@@ -436,7 +498,6 @@ impl Rest {
             [] => Ok(x),
             // On the CPU the parts are views of `x`, which has been overwritten.
             _ if x.device().is_cpu() => Ok(x),
-            [one] => Ok(one.clone()),
             _ => Tensor::cat(&done, 0),
         }
     }

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use super::{
     device::Place,
     kernels::{
-        self,
+        self, Norm,
         packed::{Packed, PackedGate},
     },
     layout::TensorSpec,
@@ -118,13 +118,47 @@ enum Weight {
 }
 
 impl Linear {
+    fn tensor(&self) -> Option<&Tensor> {
+        match &self.weight {
+            Weight::Tensor(weight) => Some(weight),
+            Weight::Packed(_) => None,
+        }
+    }
+
+    /// The map to `count` of the results alone, from `first`; a view of these weights.
+    fn part(&self, first: usize, count: usize) -> CandleResult<Linear> {
+        let Some(weight) = self.tensor() else {
+            candle_core::bail!("packed weights have no parts");
+        };
+        Ok(Linear {
+            weight: Weight::Tensor(weight.narrow(0, first, count)?),
+            bias: (self.bias.as_ref())
+                .map(|bias| bias.narrow(0, first, count))
+                .transpose()?,
+        })
+    }
+
+    /// The same map of inputs that have `zeros` more numbers, which count for nothing.
+    pub fn filled_up(self, zeros: usize) -> CandleResult<Linear> {
+        if zeros == 0 {
+            return Ok(self);
+        }
+        let Some(weight) = self.tensor() else {
+            candle_core::bail!("packed weights are not filled up");
+        };
+        Ok(Linear {
+            weight: Weight::Tensor(weight.pad_with_zeros(1, 0, zeros)?),
+            bias: self.bias,
+        })
+    }
+
     /// `x` `[rows, input]` to `[rows, output]` in `dtype`. What is not packed gives the type of `x`,
     /// which is then the only one there is.
     pub fn forward(&self, x: &Tensor, dtype: DType) -> CandleResult<Tensor> {
         let bias = self.bias.as_ref();
         match &self.weight {
             Weight::Packed(weight) => weight.affine(x, bias, dtype),
-            Weight::Tensor(weight) => affine(x, weight, bias),
+            Weight::Tensor(weight) => kernels::product(x, weight, bias),
         }
     }
 
@@ -132,7 +166,7 @@ impl Linear {
     pub fn gelu(&self, x: &Tensor, bias: &Tensor) -> CandleResult<Tensor> {
         match &self.weight {
             Weight::Packed(weight) => weight.gelu(x, bias),
-            Weight::Tensor(weight) => kernels::gelu_bias(x.matmul(&weight.t()?)?, bias),
+            Weight::Tensor(weight) => kernels::gelu_bias(kernels::product(x, weight, None)?, bias),
         }
     }
 
@@ -140,7 +174,7 @@ impl Linear {
     pub fn add_to(&self, x: Tensor, y: &Tensor) -> CandleResult<Tensor> {
         match &self.weight {
             Weight::Packed(weight) => weight.add_to(x, y),
-            Weight::Tensor(weight) => kernels::add(x, &y.matmul(&weight.t()?)?),
+            Weight::Tensor(weight) => kernels::add_product(x, y, weight),
         }
     }
 
@@ -153,7 +187,31 @@ impl Linear {
     ) -> CandleResult<Tensor> {
         match &self.weight {
             Weight::Packed(weight) => weight.add_scaled_to(x, y, scale_bias),
-            Weight::Tensor(weight) => kernels::add_scaled(x, &y.matmul(&weight.t()?)?, scale_bias),
+            Weight::Tensor(weight) => {
+                kernels::add_scaled(x, &kernels::product(y, weight, None)?, scale_bias)
+            }
+        }
+    }
+
+    /// [`add_scaled_to`](Self::add_scaled_to), and the norm of the result.
+    pub fn add_scaled_norm_to(
+        &self,
+        x: Tensor,
+        y: &Tensor,
+        scale_bias: &Tensor,
+        norm: Norm,
+        dtype: DType,
+    ) -> CandleResult<(Tensor, Tensor)> {
+        match &self.weight {
+            Weight::Packed(weight) => {
+                let x = weight.add_scaled_to(x, y, scale_bias)?;
+                let normed = norm.forward(&x, dtype)?;
+                Ok((x, normed))
+            }
+            Weight::Tensor(weight) => {
+                let y = kernels::product(y, weight, None)?;
+                kernels::add_scaled_norm(x, &y, scale_bias, norm, dtype)
+            }
         }
     }
 
@@ -177,17 +235,74 @@ impl Linear {
             Weight::Packed(weight) => pick(&weight.affine(x, self.bias.as_ref(), dtype)?, 1),
             Weight::Tensor(weight) => {
                 let bias = self.bias.as_ref().map(|bias| pick(bias, 0)).transpose()?;
-                affine(x, &pick(weight, 0)?, bias.as_ref())
+                kernels::product(x, &pick(weight, 0)?, bias.as_ref())
             }
         }
     }
 }
 
-fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> CandleResult<Tensor> {
-    let y = x.matmul(&weight.t()?)?;
-    match bias {
-        Some(bias) => kernels::add_bias(y, bias),
-        None => Ok(y),
+/// Queries, keys and values of an attention layer: three maps of one input.
+pub struct Projections {
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    /// On a GPU, where small products leave much of it idle.
+    pub joined: Option<Joined>,
+}
+
+/// The same weights, several maps to a product; the maps of [`Projections`] are views of them.
+pub struct Joined {
+    /// Queries, keys and values next to each other.
+    pub all: Linear,
+    /// Keys and values.
+    pub keys_values: Linear,
+}
+
+impl Projections {
+    /// `name.q`, `name.k` and `name.v` to `queries`, `keys` and `keys` numbers, with a bias each or none.
+    /// They are joined, where the device gains by it and `join` says so.
+    pub fn load(
+        from: &Loader,
+        name: &str,
+        (queries, keys): (usize, usize),
+        input: usize,
+        bias: bool,
+        join: bool,
+    ) -> Result<Self> {
+        let part = |of: &str, output| from.linear(&format!("{name}.{of}"), output, input, bias);
+        let (q, k, v) = (part("q", queries)?, part("k", keys)?, part("v", keys)?);
+        let maps = Projections {
+            q,
+            k,
+            v,
+            joined: None,
+        };
+        if !join || from.device().is_cpu() {
+            return Ok(maps);
+        }
+        maps.join(queries, keys).map_err(failed("loading weights"))
+    }
+
+    fn join(self, queries: usize, keys: usize) -> CandleResult<Self> {
+        let parts = [&self.q, &self.k, &self.v];
+        let weights: Option<Vec<&Tensor>> = parts.iter().map(|part| part.tensor()).collect();
+        let Some(weights) = weights else {
+            return Ok(self);
+        };
+        let biases: Option<Vec<&Tensor>> = parts.iter().map(|part| part.bias.as_ref()).collect();
+        let all = Linear {
+            weight: Weight::Tensor(Tensor::cat(&weights, 0)?),
+            bias: biases.map(|biases| Tensor::cat(&biases, 0)).transpose()?,
+        };
+        Ok(Projections {
+            q: all.part(0, queries)?,
+            k: all.part(queries, keys)?,
+            v: all.part(queries + keys, keys)?,
+            joined: Some(Joined {
+                keys_values: all.part(queries, 2 * keys)?,
+                all,
+            }),
+        })
     }
 }
 
@@ -205,8 +320,8 @@ impl Gate {
         match self {
             Gate::Packed(gate) => gate.forward(x),
             Gate::Tensors(gate, up) => {
-                let gate = x.matmul(&gate.t()?)?;
-                kernels::silu_mul(gate, &x.matmul(&up.t()?)?)
+                let gate = kernels::product(x, gate, None)?;
+                kernels::silu_mul(gate, &kernels::product(x, up, None)?)
             }
         }
     }

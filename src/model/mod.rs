@@ -9,6 +9,7 @@
 //! - [`internvl`]: the whole model behind [`HeadProbe`](crate::engine::probe::HeadProbe).
 //! - [`hub`]: from a directory or a hub id to a checkpoint directory.
 //! - [`synthesize`]: checkpoints with random weights, in any shape.
+//! - [`work`]: what a pass costs by arithmetic.
 //! - [`inspect`], [`fingerprint`]: what a checkpoint is, for people and for profiles.
 
 pub mod config;
@@ -28,6 +29,7 @@ pub mod prompt;
 pub mod synthesize;
 pub mod vision;
 pub mod weights;
+pub mod work;
 
 pub use device::{DeviceSpec, Precision};
 pub use internvl::{InternVl, LoadOptions};

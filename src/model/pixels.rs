@@ -162,7 +162,7 @@ pub fn normalize_into(rgb: &[u8], planes: &mut [f32]) -> Result<()> {
 }
 
 /// The normalised value of each of the 256 levels of each channel.
-fn levels() -> &'static [[f32; 256]; 3] {
+pub(super) fn levels() -> &'static [[f32; 256]; 3] {
     static LEVELS: OnceLock<[[f32; 256]; 3]> = OnceLock::new();
     LEVELS.get_or_init(|| {
         std::array::from_fn(|channel| {

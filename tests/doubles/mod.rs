@@ -15,7 +15,7 @@ use headhunt::{
         Job, Lane,
         probe::{Clip, HeadProbe, ProbeInfo},
     },
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
     media::{
         Frame, FrameStamp, MediaEvent, MediaInfo, MediaSource, MediaTime, Picture, RgbImage,
@@ -83,6 +83,8 @@ pub struct FakeProbe {
     pub turnstile: Arc<Turnstile>,
     pub log: Log,
     pub fingerprints: Arc<AtomicUsize>,
+    /// More clips than this in one pass, and its memory runs out.
+    pub room: Arc<AtomicUsize>,
 }
 
 pub const PANIC: u8 = 250;
@@ -105,6 +107,7 @@ impl FakeProbe {
             turnstile: Arc::default(),
             log: Arc::default(),
             fingerprints: Arc::default(),
+            room: Arc::new(AtomicUsize::new(usize::MAX)),
         }
     }
 }
@@ -125,6 +128,12 @@ impl HeadProbe for FakeProbe {
             .lock()
             .unwrap()
             .push(clips.iter().map(|clip| clip.frames[0][0]).collect());
+        if clips.len() > self.room.load(SeqCst) {
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                "no memory in the double",
+            ));
+        }
         clips
             .iter()
             .map(|clip| {

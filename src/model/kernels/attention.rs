@@ -64,6 +64,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: &Heads) -> Result<Te
             _ => q.apply_op3_no_bwd(&k, &v, &Tiled { heads }),
         };
     }
+    #[cfg(feature = "cuda")]
+    {
+        check(q.shape(), k.shape(), v.shape(), heads)?;
+        if let Some(out) = super::cuda::attention(q, k, v, heads) {
+            return out;
+        }
+    }
     attention_plain(q, k, v, heads)
 }
 
