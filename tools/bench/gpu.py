@@ -169,6 +169,10 @@ def main():
         if args.profile:
             profile(runner, preset, model, layers)
         peer = [sys.executable, str(HERE / "reference.py"), str(model), "--device", "cuda", "--dtype", "bf16"]
+        # The same number of tokens as ours: 256 of each of the 16 frames, and the words.
+        tokens = next((row["tokens"] for row in runner.rows if row["preset"] == preset and "tokens" in row), None)
+        if tokens is not None:
+            peer += ["--text-tokens", str(tokens - 16 * 256)]
         peer += ["--warm-up", "2", *timed, "--threads", str(os.cpu_count() or 1)]
         for name in args.peers:
             # Eager attention writes all scores, and each size is compiled by itself: fewer sizes of these.
