@@ -64,7 +64,8 @@ impl State {
     /// A track has come this far.
     pub(crate) fn reach(&mut self, buffer: &gst::BufferRef) {
         if let Some(pts) = buffer.pts().or(buffer.dts()) {
-            let end = pts + buffer.duration().unwrap_or(gst::ClockTime::ZERO);
+            // A damaged file has times at the very end of the range.
+            let end = pts.saturating_add(buffer.duration().unwrap_or(gst::ClockTime::ZERO));
             self.reached = self.reached.max(end.nseconds());
         }
     }
