@@ -15,7 +15,13 @@ PRESETS ?= 1b 2b 8b
 # Parts of test-ops; all by default: protos packages metrics clients fleet.
 PARTS ?=
 
-.PHONY: help setup build demo test lint fmt unit test-ops soak bench gpu-bench deny goldens clean
+# Seconds that each fuzz target runs, which ones (all by default), and the toolchain: coverage needs no nightly.
+FUZZ_SECONDS ?= 60
+FUZZ ?= detect_messages container checkpoint_files tables rtsp
+# none, or address on a nightly toolchain.
+FUZZ_SANITIZER ?= none
+
+.PHONY: help setup build demo test lint fmt unit test-ops fuzz soak bench gpu-bench deny goldens clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +48,10 @@ test-ops: setup  ## protos, packaging, Prometheus, clients and a fleet behind En
 	@tests/ops/setup.sh
 	$(if $(OPS_BIN),,$(CARGO) build --release --locked --bins --example watch)
 	@HEADHUNT_BIN=$(or $(OPS_BIN),target/release/headhunt) target/ops/venv/bin/python tests/ops/run.py $(PARTS)
+
+fuzz: setup      ## hostile inputs to every door, FUZZ_SECONDS each; FUZZ names targets; findings in fuzz/artifacts
+	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_SANITIZER) $(FUZZ)
 
 soak: setup      ## many cameras with faults against a server, ten minutes; SOAK_SECONDS, SOAK_CAMERAS
 	$(CARGO) test --release --locked --test soak -- --ignored --nocapture

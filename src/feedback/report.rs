@@ -15,6 +15,9 @@ use crate::{
 /// Schema of the files that this version writes.
 pub(super) const SCHEMA: u32 = 1;
 
+/// Largest number of a report.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// What somebody says about a detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
@@ -239,6 +242,10 @@ impl Report {
     /// Refuses what no writer of ours would write, with `DataLoss`.
     pub fn check(&self, numbers: usize) -> Result<()> {
         let wrong = |what: &str| Err(Error::data_loss(format!("the report {what}")));
+        // They count up from 0. One near the end of the range would leave none for the next report.
+        if self.sequence > SEQUENCE_MAX {
+            return wrong("has a number that no store has come to");
+        }
         let mut expected = 0usize;
         for sample in &self.samples {
             let Some(binding) = self.bindings.get(sample.binding) else {

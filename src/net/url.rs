@@ -59,6 +59,14 @@ impl<S: Schemes> Url<S> {
                 "the {owner}'s URL holds a space, a backslash or a control character; write it as %20, say"
             )));
         }
+        // It would also take `http:cam`, and `http:rtsp://ann:secret@cam` with all that as a path, which is
+        // shown.
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        if !scheme.is_some_and(|s| s.bytes().all(|b| b.is_ascii_alphanumeric())) {
+            return Err(Error::invalid(format!(
+                "the {owner}'s URL does not begin with a scheme and ://"
+            )));
+        }
         let request = url::Url::parse(text)
             .map_err(|e| Error::invalid(format!("the {owner}'s URL cannot be read: {e}")))?;
         Self::of(request)

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::{
     engine::probe::ProbeInfo,
     error::{Error, Result},
+    head::HeadId,
     limits,
 };
 
@@ -65,6 +66,20 @@ impl Profile {
             return Err(bad(
                 "heads",
                 format!("names layer {} head {} twice", id.layer, id.head),
+            ));
+        }
+        let possible =
+            |id: &HeadId| id.layer < limits::MODEL_MAX_LAYERS && id.head < limits::MODEL_MAX_HEADS;
+        if let Some(id) = self.heads.iter().find(|id| !possible(id)) {
+            return Err(bad(
+                "heads",
+                format!(
+                    "names layer {} head {}: no model has more than {} layers and {} heads",
+                    id.layer,
+                    id.head,
+                    limits::MODEL_MAX_LAYERS,
+                    limits::MODEL_MAX_HEADS
+                ),
             ));
         }
         let fingerprint = &self.model.fingerprint;

@@ -133,3 +133,16 @@ fn redirects_keep_credentials_on_the_same_host_alone() {
     assert!(tls.redirected("rtsps://cam/live").is_ok());
     assert!(tls.redirected("rtsp://cam/live").is_err());
 }
+
+#[test]
+fn only_what_stands_behind_the_scheme_is_an_address() {
+    for text in [
+        "rtsp:cam/live",
+        "rtsp:/cam/live",
+        "rtsp:rtsp://ann:secret@cam/live",
+        "://cam/live",
+        "cam://",
+    ] {
+        assert!(!refused(text).contains("secret"), "{text}");
+    }
+}

@@ -64,7 +64,8 @@ impl State {
     /// A track has come this far.
     pub(crate) fn reach(&mut self, buffer: &gst::BufferRef) {
         if let Some(pts) = buffer.pts().or(buffer.dts()) {
-            let end = pts + buffer.duration().unwrap_or(gst::ClockTime::ZERO);
+            // A damaged file has times at the very end of the range.
+            let end = pts.saturating_add(buffer.duration().unwrap_or(gst::ClockTime::ZERO));
             self.reached = self.reached.max(end.nseconds());
         }
     }
@@ -237,6 +238,15 @@ impl Graph {
 
     fn playing(self) -> Result<Self> {
         watch_bus(&self.pipeline, &self.shared)?;
+        // The sink first, and by itself. Were it to go to Playing with the others, frames could fill its queue
+        // while it does: the decoder's thread would wait for room there, holding a lock that the change of
+        // state waits for, and nobody pulls yet.
+        self.sink.set_locked_state(true);
+        if self.sink.set_state(gst::State::Playing).is_err() {
+            return Err(Error::internal(
+                "the decoding pipeline's sink does not start",
+            ));
+        }
         // An error shows up in `Shared` with its reason; this one has none.
         if self.pipeline.set_state(gst::State::Playing).is_err()
             && self.shared.state().fault.is_none()
@@ -257,6 +267,7 @@ impl Drop for Graph {
         if let Some(bus) = self.pipeline.bus() {
             bus.set_flushing(true);
         }
+        self.sink.set_locked_state(false);
         if self.stuck {
             // Waiting for its threads could take for ever; the caller must not.
             let pipeline = self.pipeline.clone();

@@ -46,6 +46,14 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<usize> {
         .map(|&at| read_part(&parts[at], &metas[at]))
         .collect::<Result<Vec<_>>>()?;
 
+    let named: usize = metas.iter().map(|meta| meta.videos().len()).sum();
+    if named != first.list_videos() {
+        return Err(Error::data_loss(format!(
+            "{} says that the list has {} videos, and the parts together name {named}",
+            Meta::path(&parts[0]).display(),
+            first.list_videos()
+        )));
+    }
     // Shards take every n-th video of the list.
     let shards = by_shard.len();
     let mut names = Vec::with_capacity(first.list_videos());

@@ -156,6 +156,13 @@ impl Reader {
             found,
             end: 0,
         };
+        // The sink first, and by itself; `video::graph` says why.
+        reader.sink.set_locked_state(true);
+        if reader.sink.set_state(gst::State::Playing).is_err() {
+            return Err(Error::internal(
+                "the reading pipeline's sink does not start",
+            ));
+        }
         // An error shows up in `Found` with its reason; this one has none.
         if reader.pipeline.set_state(gst::State::Playing).is_err()
             && lock(&reader.found).fault.is_none()
@@ -227,6 +234,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.sink.set_locked_state(false);
         if let Err(e) = self.pipeline.set_state(gst::State::Null) {
             tracing::error!(error = %e, "a reading pipeline does not stop");
         }

@@ -1,0 +1,74 @@
+//! An upload's bytes through the container's and the decoder's whole way to frames.
+
+use std::time::Duration;
+
+use headhunt::{
+    error::Result,
+    media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource},
+    video::{self, Input, VideoLimits},
+};
+use prost::bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+/// Most pixels that a hostile header may ask for here: decoders take memory for what they are told.
+const PIXELS_MAX: u64 = 1 << 20;
+
+/// Longest wait for progress; what stands still is refused then.
+pub const STALL: Duration = Duration::from_secs(5);
+
+/// Bytes of a chunk: several chunks even for a small file.
+const CHUNK: usize = 700;
+
+pub fn run(bytes: &[u8]) -> std::result::Result<(), String> {
+    let limits = VideoLimits {
+        max_pixels: PIXELS_MAX,
+        max_side: 4096,
+        spool_max_bytes: 16 << 20,
+        stall_timeout: STALL,
+        ..VideoLimits::default()
+    };
+    let chunks = Chunks(Bytes::copy_from_slice(bytes));
+    let upload = Input::Upload(Box::new(chunks));
+    video::open(upload, &limits, CancellationToken::new())
+        .and_then(|mut source| frames(&mut *source))
+        .map_err(|error| format!("{error:#}"))
+}
+
+/// Takes all frames; what is counted must be in order.
+fn frames(source: &mut dyn MediaSource) -> Result<()> {
+    let mut count = 0;
+    let mut gaps = 0;
+    while let Some(event) = source.next_event()? {
+        match event {
+            MediaEvent::Frame(frame) => {
+                assert_eq!(frame.stamp.index, count);
+                count += 1;
+                let image = frame.picture.to_rgb()?;
+                let pixels = u64::from(image.width) * u64::from(image.height);
+                assert!(pixels <= PIXELS_MAX, "{}x{}", image.width, image.height);
+                assert_eq!(image.data.len() as u64, pixels * 3);
+            }
+            MediaEvent::Gap(gap) => {
+                assert!(gap.from <= gap.to, "{gap:?}");
+                gaps += 1;
+            }
+            MediaEvent::Opened(_) | MediaEvent::Source(_) => {}
+        }
+    }
+    if count + gaps == 0 {
+        return Err(headhunt::error::Error::invalid("neither a frame nor a gap"));
+    }
+    Ok(())
+}
+
+struct Chunks(Bytes);
+
+impl ChunkSource for Chunks {
+    fn next_chunk(&mut self, _: Duration) -> Result<ChunkEvent> {
+        if self.0.is_empty() {
+            return Ok(ChunkEvent::End);
+        }
+        let next = self.0.split_to(self.0.len().min(CHUNK));
+        Ok(ChunkEvent::Bytes(next))
+    }
+}
