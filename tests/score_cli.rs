@@ -10,6 +10,9 @@ mod site;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use site::{MODEL, OTHER, fails, headhunt, site, succeeds, text};
@@ -179,6 +182,37 @@ fn a_run_goes_on_after_a_kill_and_after_a_video_that_fails() {
         "{printed}"
     );
     assert_eq!(fs::read_to_string(&out).unwrap(), lines);
+}
+
+#[test]
+fn a_run_that_was_killed_ends_as_one_that_was_not() {
+    let site = made();
+    let (whole, out) = (site.path("whole.jsonl"), site.path("killed.jsonl"));
+    succeeds(&site.args(&whole, &[]));
+    let expected = fs::read_to_string(&whole).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_headhunt"))
+        .args(site.args(&out, &[]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // SIGKILL as soon as the first video is in the file.
+    let until = Instant::now() + Duration::from_secs(60);
+    let lines = || fs::read_to_string(&out).map_or(0, |text| text.matches('\n').count());
+    while lines() == 0 {
+        assert!(Instant::now() < until, "nothing was scored");
+        sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = fs::read_to_string(&out).unwrap();
+    assert!(
+        left.len() < expected.len(),
+        "it was killed too late for this test to mean anything"
+    );
+    let printed = succeeds(&site.args(&out, &["--resume"]));
+    assert!(!printed.contains("kept       0"), "{printed}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), expected);
 }
 
 #[test]
