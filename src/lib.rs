@@ -22,7 +22,7 @@
 //! - [`library`]: labelled clips on disk, and the features kept of them.
 //! - [`jobs`]: hunts, calibrations and evaluations one after another, journaled on disk.
 //! - [`access`]: tokens, roles and limits: who may do what.
-//! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`]: what they stand on.
+//! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`], [`memory`]: what they stand on.
 //! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
 //!   the rules.
 
@@ -41,6 +41,7 @@ pub mod jobs;
 pub mod library;
 pub mod limits;
 pub mod media;
+pub mod memory;
 pub mod model;
 pub mod net;
 pub mod pipeline;

@@ -854,3 +854,12 @@ pub const TOKEN_NAME_MAX_BYTES: usize = 64;
 
 /// A bearer token in a request, bytes; ours have 67.
 pub const TOKEN_MAX_BYTES: usize = 512;
+
+// --- memory
+
+/// Arenas that the allocator may have. Two cost no time that can be measured, since few threads allocate
+/// at the same time, and memory that one thread freed is used again by the next.
+pub const ALLOCATOR_ARENAS: i32 = 2;
+
+/// Time between two searches for free pages that go back to the system.
+pub const MEMORY_TRIM_PERIOD: Duration = Duration::from_secs(30);

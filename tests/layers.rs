@@ -21,6 +21,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("media", &[]),
         ("head", &[]),
         ("intervals", &[]),
+        ("memory", &[]),
         ("telemetry", &[]),
         ("config", &["engine", "net", "video"]),
         ("net", &[]),
@@ -95,6 +96,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "access",
                 "config",
                 "feedback",
+                "memory",
                 "telemetry",
                 "video",
                 "segment",
@@ -118,7 +120,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that one room alone may name.
-const OWNED_CRATES: [(&str, &[&str]); 19] = [
+const OWNED_CRATES: [(&str, &[&str]); 20] = [
     ("gstreamer", &["video"]),
     ("gstreamer_app", &["video"]),
     ("gstreamer_video", &["video"]),
@@ -137,6 +139,7 @@ const OWNED_CRATES: [(&str, &[&str]); 19] = [
     ("candle_nn", &["model"]),
     ("hyper", &["web", "telemetry"]),
     ("jpeg_encoder", &["pipeline"]),
+    ("libc", &["memory"]),
     ("tonic", &["rpc", "cli"]),
 ];
 

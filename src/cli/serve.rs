@@ -14,6 +14,7 @@ use crate::{
     engine::{Engine, EngineConfig, EngineHandle, probe::HeadProbe},
     error::{Error, Kind, Result, ResultExt as _},
     feedback::Feedback,
+    memory,
     model::{
         DeviceSpec, InternVl, LoadOptions, Precision,
         config::ModelConfig,
@@ -103,6 +104,8 @@ pub fn run(args: Args) -> Result<()> {
         &args.layers.overrides(),
     )?;
     logging::init(&settings.log.level, settings.log.format == LogFormat::Json)?;
+    // Before there are threads.
+    let _memory = memory::keep_small()?;
     let security = Security::open(&settings.server, SystemClock::shared())?;
     let runtime = Runtime::new().or_kind(Kind::Internal, || "cannot start the runtime".into())?;
     let media = decoder(&settings, runtime.handle())?;
