@@ -11,6 +11,7 @@ CPU seconds of both, and fails unless the scores agree to 1e-6 relative and the 
 
 import argparse
 import json
+import os
 import pathlib
 import resource
 import subprocess
@@ -18,8 +19,12 @@ import sys
 import tempfile
 import time
 
-import numpy as np
-from safetensors.numpy import save_file
+# One thread each, unless the caller says otherwise: on matrices as small as these two take longer.
+for library in ("OMP", "OPENBLAS"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests" / "golden"))
 from rhi import reference  # noqa: E402
