@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use common::{
     admin::{Admin, chunk, open, send, start, upload, wire},
@@ -31,9 +31,14 @@ fn refused(status: Status, code: Code, with_field: &str) -> String {
     status.message().to_owned()
 }
 
+/// Names of the stored files; none before the folder is made.
 fn files(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir.join("admin/clips"))
-        .unwrap()
+    let entries = match fs::read_dir(dir.join("admin/clips")) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(e) => panic!("{e}"),
+    };
+    let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();

@@ -147,9 +147,11 @@ fn feedback(bytes: &[u8]) -> Result<()> {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (name, bytes) = bytes.split_at(end);
     let is_name = (1..=64).contains(&name.len()) && name.iter().all(u8::is_ascii_hexdigit);
-    let name = is_name
-        .then(|| String::from_utf8_lossy(name))
-        .unwrap_or("0".into());
+    let name = if is_name {
+        String::from_utf8_lossy(name)
+    } else {
+        "0".into()
+    };
     let dir = FOLDER.path().join("feedback");
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir(&dir).unwrap();
