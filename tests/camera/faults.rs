@@ -285,10 +285,12 @@ fn timestamps_step_and_begin_anew_and_wrap() {
         );
         let step = after.timestamp.wrapping_sub(before.timestamp);
         let expected = match back {
-            false => STEP + hour,
-            true => STEP.wrapping_sub(hour),
+            false => hour,
+            true => 0u32.wrapping_sub(hour),
         };
-        assert_eq!(step, expected);
+        // It may be set between two packets of one picture.
+        let further = step.wrapping_sub(expected);
+        assert!(further == STEP || further == 0, "{step}");
         proxy.clear();
         // The clock that was set stays set.
         let packets = client.packets(4);
