@@ -32,7 +32,10 @@ fn kernels(out: &std::path::Path) -> Result<(), Box<dyn Error>> {
     ];
     cudaforge::KernelBuilder::new()
         .source_files(SOURCES)
-        .watch(["src/model/kernels/cuda/wgmma.cuh"])
+        .watch([
+            "src/model/kernels/cuda/softmax.cuh",
+            "src/model/kernels/cuda/wgmma.cuh",
+        ])
         .arg("-std=c++17")
         .arg("-O3")
         .build_ptx()?

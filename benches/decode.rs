@@ -27,7 +27,7 @@ use headhunt::{
         options::PictureOptions,
         prepare::{Preparation, PrepareOptions, Prepared},
     },
-    segment::SegmentRule,
+    segment::{SegmentRule, sample_indices},
     video::{self, Input, VideoLimits},
 };
 use tokio_util::sync::CancellationToken;
@@ -59,14 +59,9 @@ fn open(file: &Path, cancel: CancellationToken) -> Box<dyn MediaSource> {
     video::open(input, &VideoLimits::default(), cancel).unwrap()
 }
 
-/// Offsets of the sampled frames in a whole segment.
-fn sampled(offset: u64) -> bool {
-    let (n, samples) = (u64::from(SEGMENT_FRAMES), FRAMES_PER_SEGMENT as u64);
-    (0..samples).any(|i| (2 * i + 1) * n / (2 * samples) == offset)
-}
-
 /// Decodes all; gives the frames. Sampled ones become RGB where asked for, and files in `dump`.
 fn decode(file: &Path, rgb: bool, dump: Option<&Path>) -> u64 {
+    let sampled = sample_indices(u64::from(SEGMENT_FRAMES), FRAMES_PER_SEGMENT);
     let mut source = open(file, CancellationToken::new());
     let mut frames = 0;
     while let Some(event) = source.next_event().unwrap() {
@@ -74,7 +69,7 @@ fn decode(file: &Path, rgb: bool, dump: Option<&Path>) -> u64 {
             continue;
         };
         let offset = frame.stamp.index % u64::from(SEGMENT_FRAMES);
-        if rgb && sampled(offset) {
+        if rgb && sampled.contains(&offset) {
             let picture = black_box(frame.picture.to_rgb().unwrap());
             if let (Some(dump), true) = (dump, frame.stamp.index == offset) {
                 let name = format!("{offset:02}-{}x{}.rgb", picture.width, picture.height);

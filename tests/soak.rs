@@ -25,9 +25,9 @@ use std::{
 use account::{Account, HEALS, TOLD, watch};
 use camera_support::clips;
 use headhunt::rpc::proto::{GetInfoRequest, detection_service_client::DetectionServiceClient};
-use site::{succeeds, text};
+use site::{Process, succeeds, text};
 use tokio::task::JoinSet;
-use trouble::{Process, Rig, Simulator, break_it, watch_over};
+use trouble::{Rig, Simulator, break_it, watch_over};
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())

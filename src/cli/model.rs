@@ -173,7 +173,7 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn say(text: &str) -> Result<()> {
+pub(super) fn say(text: &str) -> Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .or_kind(Kind::Internal, || "cannot write to standard output".into())

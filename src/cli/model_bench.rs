@@ -1,7 +1,6 @@
 //! `headhunt model bench`: how many segments a second a machine scores with a model.
 
 use std::{
-    io::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,11 +8,11 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    cli::common::ModelArgs,
+    cli::{common::ModelArgs, model::say},
     engine::probe::{Clip, HeadProbe},
     error::{Error, Kind, Result, ResultExt},
     head::{HeadId, HeadSelection},
-    limits::{FRAMES_PER_SEGMENT, PROBE_MAX_CLIPS, SEGMENT_FRAMES},
+    limits::{FRAMES_PER_SEGMENT, FRAMES_PER_SEGMENT_MAX, PROBE_MAX_CLIPS, SEGMENT_FRAMES},
     model::{
         InternVl,
         internvl::PassTimes,
@@ -81,6 +80,7 @@ struct Measured {
     /// Operations of a segment with one prompt, by arithmetic.
     tflop_per_segment: f64,
     work: Work,
+    /// By that arithmetic: what further prompts cost does not count.
     tflops: f64,
     /// Of a large bf16 product on the same GPU, in the same run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +103,11 @@ pub fn run(args: Args) -> Result<()> {
     if !(1..=REPEATS_MAX).contains(&args.repeats) || args.warm_up > REPEATS_MAX {
         return Err(Error::invalid(format!(
             "--repeats takes 1 to {REPEATS_MAX} passes, --warm-up at most as many"
+        )));
+    }
+    if !(1..=FRAMES_PER_SEGMENT_MAX).contains(&args.frames) {
+        return Err(Error::invalid(format!(
+            "--frames takes 1 to {FRAMES_PER_SEGMENT_MAX} frames"
         )));
     }
     let model = args.model.load(args.layers)?;
@@ -246,10 +251,4 @@ fn noise(side: usize, frames: usize, seed: usize) -> Clip {
     Clip {
         frames: (0..frames).map(frame).collect(),
     }
-}
-
-fn say(text: &str) -> Result<()> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .or_kind(Kind::Internal, || "cannot write to standard output".into())
 }

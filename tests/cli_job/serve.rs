@@ -1,7 +1,6 @@
 //! The server as an operator starts it: the real binary, model, decoder and profile.
 
 use std::{
-    io::{BufRead as _, BufReader},
     net::TcpListener,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -16,7 +15,7 @@ use headhunt::rpc::proto::{
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, transport::Channel};
 
-use super::site::{MODEL, clip, site, succeeds, text};
+use super::site::{MODEL, camera, clip, site, succeeds, text};
 
 /// Longest wait for a start or an end; far above what it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -198,30 +197,6 @@ async fn the_server_gives_what_the_command_line_gives_and_survives_a_full_disk()
     assert!(server.end().success());
 }
 
-/// `headhunt camera` with this file, and the address that it prints.
-fn camera(file: &Path) -> (Camera, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_headhunt"))
-        .args(["camera", text(file), "--port", "0"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    (Camera(child), line.trim().to_owned())
-}
-
-struct Camera(Child);
-
-impl Drop for Camera {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn sigterm_ends_a_watched_camera_with_a_summary_and_draining_and_exit_code_0() {
     let dir = tempfile::tempdir().unwrap();
@@ -240,7 +215,7 @@ async fn sigterm_ends_a_watched_camera_with_a_summary_and_draining_and_exit_code
         "--out",
         text(&profile),
     ]);
-    let (_camera, url) = camera(&dir.path().join("a.mp4"));
+    let (_camera, url) = camera(&dir.path().join("a.mp4"), 0);
     let mut server = Server::start(&profile, 0);
     let mut client = server.client().await;
     let request = WatchRequest {

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 use headhunt::video::encode::Mp4Writer;
@@ -75,4 +76,29 @@ pub fn site(dir: &Path) -> PathBuf {
 /// A path as an argument.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// A process that ends with the value.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `headhunt camera` with this file on a port, or a free one for 0, and the URL that it prints.
+pub fn camera(file: &Path, port: u16) -> (Process, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_headhunt"))
+        .args(["camera", text(file), "--port", &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    (Process(child), line.trim().to_owned())
 }

@@ -2,10 +2,8 @@
 
 use std::{
     fmt,
-    io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -17,7 +15,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::camera_support::{Fault, FaultProxy};
+use crate::{
+    camera_support::{Fault, FaultProxy},
+    site::{Process, camera},
+};
 
 /// A simulator is asked so often, ...
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -27,16 +28,6 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// ... and is started anew when it did not so many times in a row.
 const PROBES_MISSED: u32 = 2;
-
-/// A process that ends with the value.
-pub struct Process(pub Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A simulated camera: what a fault does to one must not reach another.
 pub struct Simulator {
@@ -67,23 +58,12 @@ impl Simulator {
 }
 
 fn spawn(clip: &Path, port: u16) -> (Process, SocketAddr) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_headhunt"))
-        .arg("camera")
-        .arg(clip)
-        .args(["--port", &port.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line.trim().trim_start_matches("rtsp://");
-    let address = address.split('/').next().unwrap().parse();
+    let (process, url) = camera(clip, port);
+    let address = url.trim_start_matches("rtsp://").split('/').next();
+    let address = address.and_then(|address| address.parse().ok());
     (
-        Process(child),
-        address.unwrap_or_else(|_| panic!("a simulator on port {port} says {line:?}")),
+        process,
+        address.unwrap_or_else(|| panic!("a simulator on port {port} says {url:?}")),
     )
 }
 

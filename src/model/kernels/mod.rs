@@ -215,13 +215,8 @@ pub fn add_product(x: Tensor, y: &Tensor, w: &Tensor) -> Result<Tensor> {
     add(x, &y.matmul(&w.t()?)?)
 }
 
-/// Where several maps of one input are one product: on a GPU, where small products leave much of it idle.
-pub fn joins(x: &Tensor) -> bool {
-    cfg!(feature = "cuda") && x.device().is_cuda() && x.dtype() == DType::BF16
-}
-
 /// [`rotary`] of the first `width` numbers of each row of `x` `[batch, length, …]` alone, which holds
-/// queries, keys and values next to each other. For what [`joins`] has joined.
+/// queries, keys and values next to each other, as one product of a GPU leaves them.
 pub fn rotary_start(x: Tensor, width: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let Some(done) = cuda::rotary(&x, width, cos, sin) {

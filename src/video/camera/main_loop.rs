@@ -15,8 +15,8 @@ use crate::{
 
 /// A GLib main loop on a thread of its own; ended when the last user drops it.
 ///
-/// Each server has its own: gst-rtsp-server can lock itself up while it takes a client's media apart
-/// (its thread waits for a pipeline whose thread waits for it), and then the others must go on.
+/// Each server has its own: gst-rtsp-server's thread waits for the pipeline of a client's media, and
+/// where that does not start or end, the others must go on.
 pub(super) struct MainLoop {
     context: glib::MainContext,
     main_loop: glib::MainLoop,

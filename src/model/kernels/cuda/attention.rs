@@ -47,9 +47,8 @@ struct KvOf([u8; LAST_HEADS_MAX]);
 unsafe impl DeviceRepr for KvOf {}
 
 impl Functions {
-    /// From the modules of `attention.cu` and of `attention_hopper.cu`; the latter is empty where this
-    /// build is for another kind of GPU.
-    pub fn load(module: &Arc<CudaModule>, hopper: &Arc<CudaModule>) -> Result<Self> {
+    /// From the modules of `attention.cu` and, in a build for Hopper, of `attention_hopper.cu`.
+    pub fn load(module: &Arc<CudaModule>, hopper: Option<&Arc<CudaModule>>) -> Result<Self> {
         // Measured on an H200 among 12 shapes of tiles: these were the fastest for the vision tower and for
         // prompts of 4,272 tokens, or within 3% of it.
         let sizes = [(64, 128, 64, 4), (128, 64, 64, 4)]
@@ -59,10 +58,13 @@ impl Functions {
                 let tiles = function(module, &name)?;
                 let shared = (queries + 4 * keys) * dim * 2;
                 share(&tiles, shared)?;
-                let hopper = function(hopper, &format!("hopper_{dim}_{}", tiled::KEYS)).ok();
-                if let Some(hopper) = &hopper {
-                    share(hopper, tiled::shared(dim))?;
-                }
+                let hopper = hopper
+                    .map(|module| {
+                        let hopper = function(module, &format!("hopper_{dim}_{}", tiled::KEYS))?;
+                        share(&hopper, tiled::shared(dim))?;
+                        Ok::<_, Error>(hopper)
+                    })
+                    .transpose()?;
                 Ok(OfSize {
                     dim,
                     tiles,

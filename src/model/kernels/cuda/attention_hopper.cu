@@ -9,6 +9,7 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
+#include "softmax.cuh"
 #include "wgmma.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -54,17 +55,6 @@ __device__ __forceinline__ void fetch(uint32_t to, const Map &from, uint32_t bar
                  "[%2];\n" ::"r"(to),
                  "l"(&from), "r"(barrier), "r"(column), "r"(row), "r"(batch)
                  : "memory");
-}
-
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t *>(&both);
 }
 
 template <int N>

@@ -89,15 +89,16 @@ impl Kernels {
             .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .w()?;
         let pointwise = module(code::POINTWISE)?;
+        // Empty in a build for another kind of GPU.
+        let hopper = (code::ATTENTION_HOPPER.contains(".entry"))
+            .then(|| module(code::ATTENTION_HOPPER))
+            .transpose()?;
         Ok(Kernels {
             number,
             blas: CudaBlasLT::new(stream.clone())
                 .map_err(|e| Error::msg(format!("opening cuBLASLt: {e}")))?,
             multiprocessors: multiprocessors.max(1) as u32,
-            attention: attention::Functions::load(
-                &module(code::ATTENTION)?,
-                &module(code::ATTENTION_HOPPER)?,
-            )?,
+            attention: attention::Functions::load(&module(code::ATTENTION)?, hopper.as_ref())?,
             pictures: pictures::Pictures::load(&device, &pointwise)?,
             pointwise: pointwise::Functions::load(&pointwise)?,
             device,
