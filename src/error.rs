@@ -3,8 +3,10 @@
 
 use std::{error::Error as StdError, fmt};
 
+use serde::{Deserialize, Serialize};
+
 /// What sort of failure it was; one kind per gRPC status code that we use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// The input (a video, a file, an option) cannot be used as it is.
     InvalidArgument,

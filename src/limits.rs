@@ -863,3 +863,50 @@ pub const ALLOCATOR_ARENAS: i32 = 2;
 
 /// Time between two searches for free pages that go back to the system.
 pub const MEMORY_TRIM_PERIOD: Duration = Duration::from_secs(30);
+
+// Decoder processes.
+
+/// Frames that a decoder process gives ahead of its reader. What it decodes meanwhile is worth a wake-up
+/// less for each of them; each may hold a picture in its memory.
+pub const WORKER_FRAMES_AHEAD: u32 = 8;
+
+/// Events of one frame at most: a gap before it, what was opened, itself, and the end.
+pub const WORKER_EVENTS_PER_FRAME: u32 = 4;
+
+/// Largest header of a message between a server and its decoder process, bytes: masks are the longest.
+pub const WORKER_HEADER_MAX_BYTES: usize = 1 << 20;
+
+/// Packets of a camera are written to its decoder process in pieces of so many bytes.
+pub const WORKER_PACKETS_BYTES: usize = 64 << 10;
+
+/// A decoder process that takes nothing for so long is taken for hung.
+pub const WORKER_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a decoder process gets beyond the stall time of its input before it is taken for hung: a fault
+/// that it finds itself has the better message.
+pub const WORKER_GRACE: Duration = Duration::from_secs(2);
+
+/// Between two signs of life of a decoder process that waits for input.
+pub const WORKER_ALIVE_PERIOD: Duration = Duration::from_millis(500);
+
+/// How long a decoder process that has hung up may take to end, so that its end can be named.
+pub const WORKER_END_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest start of a decoder process: GStreamer looks at all of its plugins where it has no list of them.
+pub const WORKER_START_MAX: Duration = Duration::from_secs(60);
+
+/// A start that takes longer is told: the list of plugins cannot be written.
+pub const WORKER_START_SLOW: Duration = Duration::from_secs(1);
+
+/// CPU time that a decoder process may use without an event, seconds; then the kernel ends it.
+pub const WORKER_CPU_SECONDS: u64 = 600;
+
+/// Files that a decoder process may have open.
+pub const WORKER_FILES: u64 = 256;
+
+/// Address space of a decoder process by default, bytes. A frame of 8K takes 50 MB, and a decoder keeps
+/// up to 17 of them for reference.
+pub const WORKER_MEMORY_BYTES: u64 = 4 << 30;
+
+/// Least address space with which a decoder process starts, bytes: libraries, threads' stacks.
+pub const WORKER_MEMORY_MIN_BYTES: u64 = 1 << 30;

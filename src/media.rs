@@ -7,10 +7,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 
 /// Media time in nanoseconds since the first frame of the media.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct MediaTime(i64);
 
 impl MediaTime {
@@ -73,14 +77,59 @@ impl fmt::Debug for RgbImage {
 /// A decoded picture that is converted to RGB only when it is sampled.
 pub trait Picture: Send + Sync {
     /// The picture in RGB (full range), with its own colorimetry and range, upright.
+    ///
+    /// `DataLoss` where it is gone with the process that held it.
     fn to_rgb(&self) -> Result<RgbImage>;
 
     /// Memory it holds, bytes.
     fn size_bytes(&self) -> usize;
+
+    /// What is wanted of the picture, made where it lies; `None` where it lies here, and
+    /// [`to_rgb`](Self::to_rgb) is as good. A picture in another process is smaller once reduced.
+    ///
+    /// Fails as [`to_rgb`](Self::to_rgb).
+    fn reduced(&self, how: &Reduction) -> Option<Result<Reduced>> {
+        let _ = how;
+        None
+    }
+}
+
+/// What is wanted of a picture, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reduction {
+    /// Blacked out: polygons in parts of the upright picture's width and height.
+    pub masks: Vec<Vec<(f64, f64)>>,
+    /// Width and height of the model's picture, pixels.
+    pub side: u32,
+    /// A JPEG for people.
+    pub snapshot: Option<SnapshotRules>,
+}
+
+/// What was made of a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reduced {
+    /// The model's picture: `side * side * 3` bytes, RGB.
+    pub pixels: Arc<[u8]>,
+    /// Width and height of the upright picture, pixels.
+    pub upright: (u32, u32),
+    /// For people, where asked for and where it could be made small enough.
+    pub jpeg: Option<Arc<[u8]>>,
+}
+
+/// Reduces a picture, given in RGB.
+pub type Reduce = Box<dyn Fn(RgbImage, &Reduction) -> Result<Reduced> + Send + Sync>;
+
+/// What pictures for people keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRules {
+    /// Largest width or height, pixels.
+    pub max_side: u32,
+    /// Largest picture, bytes.
+    pub max_bytes: usize,
 }
 
 /// Where and when a frame stands in the media.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameStamp {
     /// Zero-based count of decoded frames.
     pub index: u64,
@@ -109,7 +158,7 @@ pub struct Frame {
 }
 
 /// Facts about a source, known when its first frame is decoded.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MediaInfo {
     /// Container, e.g. `mp4`, `matroska`, `mpegts`, `avi`.
     pub container: String,
@@ -124,7 +173,7 @@ pub struct MediaInfo {
 }
 
 /// Why a part of the media has no scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GapReason {
     /// The decoder could not decode part of the media.
     DecodeError,
@@ -152,7 +201,7 @@ impl GapReason {
 }
 
 /// A part of the media that has no scores.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
     /// End of the last good frame.
     pub from: MediaTime,

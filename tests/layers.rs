@@ -120,7 +120,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that one room alone may name.
-const OWNED_CRATES: [(&str, &[&str]); 20] = [
+const OWNED_CRATES: [(&str, &[&str]); 21] = [
     ("gstreamer", &["video"]),
     ("gstreamer_app", &["video"]),
     ("gstreamer_video", &["video"]),
@@ -139,7 +139,8 @@ const OWNED_CRATES: [(&str, &[&str]); 20] = [
     ("candle_nn", &["model"]),
     ("hyper", &["web", "telemetry"]),
     ("jpeg_encoder", &["pipeline"]),
-    ("libc", &["memory"]),
+    ("libc", &["memory", "video"]),
+    ("seccompiler", &["video"]),
     ("tonic", &["rpc", "cli"]),
 ];
 

@@ -7,6 +7,8 @@ mod camera;
 mod common;
 mod config;
 #[cfg(feature = "video")]
+mod decode_worker;
+#[cfg(feature = "video")]
 mod demo;
 mod detect;
 mod evaluate;
@@ -73,6 +75,10 @@ enum Command {
     /// The whole job on synthetic clips and random weights; needs no download
     #[cfg(feature = "video")]
     Demo(demo::Args),
+    /// Decode one stream for the server that starts it
+    #[cfg(feature = "video")]
+    #[command(hide = true)]
+    DecodeWorker,
 }
 
 /// Exit code where the device or a service that was asked for is not there.
@@ -101,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Camera(args) => camera::run(args),
         #[cfg(feature = "video")]
         Command::Demo(args) => demo::run(args),
+        #[cfg(feature = "video")]
+        Command::DecodeWorker => decode_worker::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

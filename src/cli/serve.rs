@@ -359,7 +359,7 @@ fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConf
 
 #[cfg(feature = "video")]
 fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> {
-    use crate::{net, rtsp, web};
+    use crate::{config::Isolation, net, rtsp, video::worker::Workers, web};
     let set = &settings.video;
     let cameras = &settings.cameras;
     let defaults = crate::video::VideoLimits::default();
@@ -371,6 +371,26 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
         ))
         .with_field("video.spool_dir"));
     }
+    let limits = crate::video::VideoLimits {
+        max_pixels: set.max_pixels,
+        max_side: set.max_side,
+        spool_dir,
+        spool_max_bytes: set.spool_max_bytes,
+        stall_timeout: set.stall_timeout,
+        workers: (set.isolation == Isolation::Process).then(|| Workers {
+            memory_max_bytes: set.decoder_memory_max_bytes,
+            ..Workers::of_this_program()
+        }),
+    };
+    match &limits.workers {
+        Some(workers) => workers.check(&limits).map_err(|e| {
+            e.context("video.isolation = \"process\"")
+                .with_field("video.isolation")
+        })?,
+        None => tracing::warn!(
+            "video.isolation = \"none\": a decoder that crashes ends the server with all of its streams"
+        ),
+    }
     let dialer = net::Dialer {
         clock: SystemClock::shared(),
         resolver: Arc::new(net::SystemResolver),
@@ -381,13 +401,7 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
         connect_timeout: cameras.connect_timeout,
     };
     Ok(Arc::new(rpc::VideoMedia {
-        limits: crate::video::VideoLimits {
-            max_pixels: set.max_pixels,
-            max_side: set.max_side,
-            spool_dir,
-            spool_max_bytes: set.spool_max_bytes,
-            stall_timeout: set.stall_timeout,
-        },
+        limits,
         live: Some(rpc::LiveMedia {
             client: rtsp::Client {
                 clock: dialer.clock.clone(),

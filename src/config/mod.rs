@@ -14,6 +14,6 @@ pub use environment::{Environment, HubSettings};
 pub use load::{DEFAULTS, Overrides};
 pub use settings::{
     AdminSettings, CameraSettings, DeviceChoice, DtypeChoice, EngineSettings, FeedbackSettings,
-    Http2Settings, LogFormat, LogSettings, ModelSettings, ProfileSettings, Scheme, ServerSettings,
-    Settings, ShutdownSettings, SourceSettings, StreamSettings, VideoSettings,
+    Http2Settings, Isolation, LogFormat, LogSettings, ModelSettings, ProfileSettings, Scheme,
+    ServerSettings, Settings, ShutdownSettings, SourceSettings, StreamSettings, VideoSettings,
 };

@@ -199,6 +199,10 @@ pub struct EngineSettings {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VideoSettings {
+    /// Where decoding happens.
+    pub isolation: Isolation,
+    /// Address space of a decoder process.
+    pub decoder_memory_max_bytes: u64,
     /// Pixels of a frame.
     pub max_pixels: u64,
     /// Width or height of a frame, pixels.
@@ -212,6 +216,16 @@ pub struct VideoSettings {
     /// An input without news for so long is given up.
     #[serde(rename = "stall_timeout_s", deserialize_with = "seconds")]
     pub stall_timeout: Duration,
+}
+
+/// Where decoding happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// In a confined process for each stream.
+    Process,
+    /// In the server.
+    None,
 }
 
 /// Limits on detections.
@@ -419,6 +433,11 @@ impl Settings {
             "video.max_side_pixels",
             v.max_side,
             1..=limits::FRAME_MAX_SIDE,
+        )?;
+        within(
+            "video.decoder_memory_max_bytes",
+            v.decoder_memory_max_bytes,
+            limits::WORKER_MEMORY_MIN_BYTES..=1 << 40,
         )?;
         within(
             "video.spool_max_bytes",

@@ -13,6 +13,7 @@ pub mod offline;
 pub mod options;
 mod people;
 pub mod prepare;
+pub mod reduce;
 pub mod report;
 mod sample;
 pub mod samples;

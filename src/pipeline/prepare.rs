@@ -24,16 +24,15 @@ use crate::{
     engine::probe::Clip,
     error::{Error, Kind, Result, ResultExt},
     limits::{DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES},
-    media::{Frame, FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, RgbImage, SourceState},
+    media::{
+        Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbImage,
+        SourceState,
+    },
     segment::{SampledSegment, SegmentRule, Segmenter, motion::MotionGate, whole_video_indices},
     telemetry::metrics::{self, Stage},
 };
 
-use super::{
-    options::PictureOptions,
-    sample::{Sample, resized},
-    snapshot::Snapshot,
-};
+use super::{options::PictureOptions, reduce::Reducer, sample::Sample, snapshot::Snapshot};
 
 /// Resizes a picture to a square of so many pixels: `side * side * 3` bytes, RGB.
 pub type Resize = Arc<dyn Fn(&RgbImage, u32) -> Result<Vec<u8>> + Send + Sync>;
@@ -215,7 +214,7 @@ impl Preparation {
 
 /// The decode thread's state.
 struct Preparer {
-    options: PrepareOptions,
+    reducer: Reducer,
     segmenter: Segmenter<Sample>,
     gate: Option<MotionGate>,
     rescore: Rescore,
@@ -248,7 +247,12 @@ impl Preparer {
             },
             rescore,
             previous: None,
-            options,
+            reducer: Reducer::new(
+                options.image_side,
+                options.resize,
+                options.pictures.masks,
+                options.pictures.snapshots,
+            )?,
             raw_bytes: 0,
             received: Received::default(),
             totals: Totals::default(),
@@ -346,9 +350,9 @@ impl Preparer {
         }
         if self.raw_bytes > RAW_PICTURES_MAX_BYTES {
             let started = Instant::now();
-            let options = &self.options;
+            let reducer = &self.reducer;
             self.segmenter
-                .map_pending(|sample| sample.reduced(options))?;
+                .map_pending(|sample| sample.reduced(reducer))?;
             self.raw_bytes = 0;
             metrics::stage(Stage::Preprocess, started.elapsed());
         }
@@ -368,7 +372,12 @@ impl Preparer {
         metrics::stage(Stage::Decode, std::mem::take(&mut self.decoding));
         metrics::frames(segment.frames.len() as u64);
         let started = Instant::now();
-        let (mut clip, snapshot) = self.pictures(&segment)?;
+        let (mut clip, snapshot) = match self.pictures(&segment) {
+            Ok(pictures) => pictures,
+            // They went with the decoder's process; whether the media goes on is for the source to say.
+            Err(e) if e.kind() == Kind::DataLoss => return self.lost(&segment, &e),
+            Err(e) => return Err(e),
+        };
         let SampledSegment {
             number,
             run,
@@ -400,6 +409,23 @@ impl Preparer {
         }))
     }
 
+    /// Reports a segment whose pictures are gone.
+    fn lost(&mut self, segment: &SampledSegment<Sample>, error: &Error) -> Result<()> {
+        self.received = Received::default();
+        let (Some(first), Some(last)) = (segment.frames.first(), segment.frames.last()) else {
+            return Ok(());
+        };
+        let gap = Gap {
+            from: first.pts,
+            to: last.end(),
+            reason: GapReason::DecodeError,
+            frames_lost: segment.frames.len() as u64,
+            detail: error.to_string(),
+        };
+        metrics::gap(&gap);
+        self.send(Prepared::Gap(gap))
+    }
+
     /// The sampled frames for the model, and the middle one of them for people where asked for. A
     /// frame with the same pixels as the sampled one before it (of the segment before, too) shares
     /// them, so that the model encodes them once a pass.
@@ -415,7 +441,7 @@ impl Preparer {
                 continue;
             }
             last = Some(*offset);
-            let prepared = sample.prepare(&self.options, middle == Some(*offset))?;
+            let prepared = sample.prepare(&self.reducer, middle == Some(*offset))?;
             if let (Some(jpeg), Some(frame)) = (prepared.jpeg, segment.frames.get(*offset)) {
                 snapshot = Some(Snapshot {
                     jpeg,
@@ -457,6 +483,7 @@ pub fn whole_video(
     if wanted.peek().is_none() {
         return Err(Error::invalid("a video of 0 frames cannot be a sample"));
     }
+    let reducer = Reducer::new(image_side, resize.clone(), Arc::default(), None)?;
     let (mut clip, mut stamps) = (Vec::with_capacity(indices.len()), Vec::new());
     let mut decoded = 0u64;
     while let Some(&index) = wanted.peek() {
@@ -473,7 +500,7 @@ pub fn whole_video(
         if frame.stamp.index < index {
             continue;
         }
-        let pixels = resized(&frame.picture.to_rgb()?, resize, image_side)?;
+        let pixels = reducer.of(frame.picture.as_ref(), false)?.pixels;
         while wanted
             .next_if(|wanted| *wanted <= frame.stamp.index)
             .is_some()

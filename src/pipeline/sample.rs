@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    error::{Error, Result},
-    media::{Picture, RgbImage},
+    error::{Error, Kind, Result},
+    media::{Picture, Reduced},
 };
 
-use super::{
-    prepare::{PrepareOptions, Resize},
-    snapshot,
-};
+use super::reduce::Reducer;
 
 /// A frame of the open segment.
 #[derive(Clone)]
@@ -18,11 +15,9 @@ pub(super) enum Sample {
     /// As decoded.
     Raw(Arc<dyn Picture>),
     /// Already masked and at the model's size.
-    Reduced {
-        pixels: Arc<[u8]>,
-        /// Size of the upright frame, pixels.
-        upright: (u32, u32),
-    },
+    Reduced(Arc<Reduced>),
+    /// Gone with the process that held it; why.
+    Lost(Arc<str>),
 }
 
 /// A sampled frame.
@@ -35,73 +30,40 @@ pub(super) struct Prepared {
 
 impl Sample {
     /// The frame at the model's size, which takes less memory.
-    pub fn reduced(&self, options: &PrepareOptions) -> Result<Sample> {
+    pub fn reduced(&self, reducer: &Reducer) -> Result<Sample> {
         let Sample::Raw(picture) = self else {
             return Ok(self.clone());
         };
-        let rgb = masked(picture.as_ref(), options)?;
-        Ok(Sample::Reduced {
-            pixels: resized(&rgb, &options.resize, options.image_side)?,
-            upright: (rgb.width, rgb.height),
-        })
+        match reducer.of(picture.as_ref(), false) {
+            Ok(reduced) => Ok(Sample::Reduced(Arc::new(reduced))),
+            // Whether it would have been sampled is not known yet.
+            Err(e) if e.kind() == Kind::DataLoss => Ok(Sample::Lost(e.to_string().into())),
+            Err(e) => Err(e),
+        }
     }
 
     /// The frame for the model and, if `snapshot` and asked for, for people. A frame that had to be
     /// reduced early makes a snapshot no larger than the model's picture.
-    pub fn prepare(&self, options: &PrepareOptions, snapshot: bool) -> Result<Prepared> {
-        let rules = options.pictures.snapshots.filter(|_| snapshot);
+    ///
+    /// `DataLoss` where it is gone with the process that held it.
+    pub fn prepare(&self, reducer: &Reducer, snapshot: bool) -> Result<Prepared> {
         match self {
             Sample::Raw(picture) => {
-                let rgb = masked(picture.as_ref(), options)?;
+                let reduced = reducer.of(picture.as_ref(), snapshot)?;
                 Ok(Prepared {
-                    pixels: resized(&rgb, &options.resize, options.image_side)?,
-                    jpeg: match rules {
-                        Some(rules) => snapshot::jpeg(&rgb, (rgb.width, rgb.height), &rules)?,
-                        None => None,
-                    },
+                    pixels: reduced.pixels,
+                    jpeg: reduced.jpeg,
                 })
             }
-            Sample::Reduced { pixels, upright } => Ok(Prepared {
-                pixels: pixels.clone(),
-                jpeg: match rules {
-                    Some(rules) => {
-                        let side = model_side(options.image_side)?;
-                        let square = RgbImage {
-                            width: side,
-                            height: side,
-                            data: pixels.to_vec(),
-                        };
-                        snapshot::jpeg(&square, *upright, &rules)?
-                    }
-                    None => None,
+            Sample::Reduced(reduced) => Ok(Prepared {
+                pixels: reduced.pixels.clone(),
+                jpeg: if snapshot {
+                    reducer.late_jpeg(reduced)?
+                } else {
+                    None
                 },
             }),
+            Sample::Lost(why) => Err(Error::data_loss(why.as_ref())),
         }
     }
-}
-
-fn masked(picture: &dyn Picture, options: &PrepareOptions) -> Result<RgbImage> {
-    let mut rgb = picture.to_rgb()?;
-    let masks = &options.pictures.masks;
-    if !masks.is_empty() {
-        masks.apply(&mut rgb)?;
-    }
-    Ok(rgb)
-}
-
-/// A picture at the model's size.
-pub(super) fn resized(rgb: &RgbImage, resize: &Resize, side: usize) -> Result<Arc<[u8]>> {
-    let pixels = resize(rgb, model_side(side)?)?;
-    let expected = side * side * 3;
-    if pixels.len() != expected {
-        return Err(Error::internal(format!(
-            "the resizer made {} bytes of a picture, not {expected}",
-            pixels.len()
-        )));
-    }
-    Ok(pixels.into())
-}
-
-fn model_side(side: usize) -> Result<u32> {
-    u32::try_from(side).map_err(|_| Error::internal(format!("a picture side of {side} pixels")))
 }

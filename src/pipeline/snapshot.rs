@@ -11,15 +11,6 @@ use crate::{
     model::pixels::{fit, resize_to},
 };
 
-/// What snapshots keep to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotRules {
-    /// Largest width or height, pixels.
-    pub max_side: u32,
-    /// Largest picture, bytes.
-    pub max_bytes: usize,
-}
-
 impl Default for SnapshotRules {
     fn default() -> Self {
         SnapshotRules {
@@ -28,6 +19,8 @@ impl Default for SnapshotRules {
         }
     }
 }
+
+pub use crate::media::SnapshotRules;
 
 /// A picture of an event.
 #[derive(Clone, PartialEq)]

@@ -20,6 +20,8 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     clock::Clock,
     net::{self, Dialer, Schemes},
@@ -89,7 +91,7 @@ impl Schemes for Rtsp {
 pub type Url = net::Url<Rtsp>;
 
 /// A codec whose packets can be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Codec {
     /// RFC 6184.
     H264,
@@ -100,7 +102,7 @@ pub enum Codec {
 }
 
 /// The video track of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Track {
     /// Its codec.
     pub codec: Codec,

@@ -82,6 +82,11 @@ impl Masks {
         self.polygons.is_empty()
     }
 
+    /// The polygons.
+    pub fn polygons(&self) -> &[Vec<(f64, f64)>] {
+        &self.polygons
+    }
+
     /// Blackens every pixel whose centre is in a mask.
     ///
     /// `InvalidArgument` for a picture without pixels, larger than [`FRAME_MAX_SIDE`] or of the

@@ -4,7 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{cameras, feedback, http, jobs, metrics as recorded, present, process, server};
+use super::{
+    cameras, decoders, feedback, http, jobs, metrics as recorded, present, process, server,
+};
 use crate::error::{Kind, Result, ResultExt as _};
 
 /// Waits of a segment for the model, seconds: from an idle GPU to a loaded CPU.
@@ -75,6 +77,7 @@ impl Metrics {
         recorded::describe();
         server::describe();
         cameras::describe();
+        decoders::describe();
         feedback::describe();
         jobs::describe();
         process::describe();

@@ -1,6 +1,7 @@
 //! TELEMETRY: metrics, their exporter, logging and shutdown.
 
 pub mod cameras;
+pub mod decoders;
 pub mod exporter;
 pub mod feedback;
 pub mod http;

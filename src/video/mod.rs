@@ -17,6 +17,7 @@
 //! - [`timeline`], `ledger`: PTS rules and the count of lost frames; pure.
 //! - `mender`: leads a Matroska stream around its damage; pure.
 //! - [`convert`], `orient`, `picture`: planes to upright RGB.
+//! - [`worker`]: the same in a process of its own for each source.
 
 mod boxes;
 pub mod camera;
@@ -38,6 +39,7 @@ mod spool;
 pub mod timeline;
 mod track;
 mod upload;
+pub mod worker;
 
 use std::{
     fs::File,
@@ -74,6 +76,8 @@ pub struct VideoLimits {
     pub spool_max_bytes: u64,
     /// Longest wait without any progress.
     pub stall_timeout: Duration,
+    /// Decodes in a process for each source; `None`: in this one.
+    pub workers: Option<worker::Workers>,
 }
 
 impl Default for VideoLimits {
@@ -84,6 +88,7 @@ impl Default for VideoLimits {
             spool_dir: std::env::temp_dir(),
             spool_max_bytes: limits::SPOOL_MAX_BYTES,
             stall_timeout: Duration::from_secs(limits::VIDEO_STALL_SECONDS),
+            workers: None,
         }
     }
 }
@@ -120,13 +125,19 @@ impl VideoLimits {
 /// `InvalidArgument` for what is not a video this room decodes (text, audio only, a truncated MP4,
 /// frames over the limit); `FailedPrecondition` if a GStreamer plugin is missing;
 /// `ResourceExhausted` if the spool's limit or the disk is full; `DeadlineExceeded` if an upload
-/// stalls; `Cancelled`; and whatever the [`ChunkSource`] reports. What only decoding shows comes
+/// stalls; `Internal` if the decoder's process ends or hangs; `Cancelled`; and whatever the [`ChunkSource`] reports. What only decoding shows comes
 /// from [`MediaSource::next_event`].
 pub fn open(
     input: Input,
     limits: &VideoLimits,
     cancel: CancellationToken,
 ) -> Result<Box<dyn MediaSource>> {
+    if let Some(workers) = &limits.workers {
+        return Ok(Box::new(match input {
+            Input::File(path) => worker::RemoteSource::file(workers, &path, limits, cancel)?,
+            Input::Upload(chunks) => worker::RemoteSource::upload(workers, chunks, limits, cancel)?,
+        }));
+    }
     init()?;
     let feed = match input {
         Input::File(path) => upload::Feed::from_file(&path)?,

@@ -18,7 +18,7 @@ use headhunt::{
     media::{
         ChunkEvent, ChunkSource, FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, RgbImage,
     },
-    video::{Input, VideoLimits},
+    video::{Input, VideoLimits, worker::Workers},
 };
 use prost::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -306,8 +306,19 @@ pub fn limits() -> VideoLimits {
     VideoLimits {
         stall_timeout: Duration::from_secs(10),
         spool_dir: folder().to_path_buf(),
+        workers: workers(),
         ..VideoLimits::default()
     }
+}
+
+/// Decoder processes where the same tests run a second time; see `isolated_video.rs`.
+pub fn workers() -> Option<Workers> {
+    env!("CARGO_CRATE_NAME")
+        .starts_with("isolated")
+        .then(|| Workers {
+            program: env!("CARGO_BIN_EXE_headhunt").into(),
+            ..Workers::of_this_program()
+        })
 }
 
 pub fn open_input(input: Input) -> Result<Box<dyn MediaSource>> {

@@ -10,7 +10,7 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use tokio::sync::Notify;
 
-use super::line::Placed;
+use super::{Decoded, Decoding, Pulled, line::Placed};
 use crate::{
     error::{Error, Result},
     limits::{PENDING_MAX_FRAMES, UPLOAD_QUEUE_BYTES},
@@ -20,7 +20,7 @@ use crate::{
         graph::{Fault, Graph},
         keys::KeyGate,
         ledger::Loss,
-        picture::{Formats, GstPicture, PictureFormat},
+        picture::{Formats, GstPicture},
     },
 };
 
@@ -40,28 +40,6 @@ pub(crate) struct Connection {
     codec: Codec,
     /// Fires when a picture or the end is there.
     look: Arc<Notify>,
-}
-
-/// A decoded picture.
-pub(crate) struct Decoded {
-    /// Where [`Line`](super::line::Line) put its packets, nanoseconds.
-    pub(crate) pts: i64,
-    pub(crate) picture: Arc<GstPicture>,
-    pub(crate) format: Arc<PictureFormat>,
-    /// When its packets arrived.
-    pub(crate) arrived: Option<Duration>,
-    /// What is missing before it.
-    pub(crate) loss: Loss,
-    /// The camera's clock jumped before it.
-    pub(crate) jumped: bool,
-}
-
-/// What is at hand.
-pub(crate) enum Pulled {
-    Picture(Decoded),
-    Nothing,
-    /// All pictures are out; the fault that ended it, if one did.
-    Ended(Option<String>),
 }
 
 impl Connection {
@@ -98,31 +76,71 @@ impl Connection {
         })
     }
 
-    /// Fires when a picture or the end is there.
-    pub(crate) fn look(&self) -> Arc<Notify> {
-        Arc::clone(&self.look)
-    }
-
-    /// Whether it takes more packets now.
-    pub(crate) fn wants(&self) -> bool {
+    /// Bytes of packets that the depayloader has not taken yet.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
         self.graph
             .src
             .as_ref()
-            .is_some_and(|src| src.current_level_bytes() < UPLOAD_QUEUE_BYTES)
+            .map_or(0, |src| src.current_level_bytes())
     }
 
-    /// Pictures that came out.
-    pub(crate) fn pictures(&self) -> u64 {
+    fn picture(&mut self, sample: &gst::Sample) -> Result<Decoded> {
+        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
+            return Err(Error::internal(
+                "the decoder gave a frame without a picture",
+            ));
+        };
+        let format = self.formats.of(caps, &self.graph.shared, &self.limits)?;
+        let pts = buffer
+            .pts()
+            .and_then(|pts| i64::try_from(pts.nseconds()).ok())
+            .ok_or_else(|| Error::internal("the decoder gave a frame without a time"))?;
+        let loss = {
+            let mut state = self.graph.shared.state();
+            state.ledger.picture(Some(pts))
+        };
+        let arrived = self.arrivals.range(..=pts).next_back().map(|(_, at)| *at);
+        self.arrivals = self.arrivals.split_off(&pts);
+        let mut jumped = false;
+        while self.jumps.front().is_some_and(|at| *at <= pts) {
+            self.jumps.pop_front();
+            jumped = true;
+        }
+        self.pictures += 1;
+        Ok(Decoded {
+            pts,
+            size: format.size(),
+            picture: Arc::new(GstPicture::new(buffer, format)),
+            arrived,
+            // What precedes a connection's first key frame was never promised.
+            loss: if self.pictures == 1 {
+                Loss::default()
+            } else {
+                loss
+            },
+            jumped,
+        })
+    }
+}
+
+impl Decoding for Connection {
+    fn look(&self) -> Arc<Notify> {
+        Arc::clone(&self.look)
+    }
+
+    fn wants(&self) -> bool {
+        self.graph.src.is_some() && self.waiting_bytes() < UPLOAD_QUEUE_BYTES
+    }
+
+    fn pictures(&self) -> u64 {
         self.pictures
     }
 
-    /// Of its track.
-    pub(crate) fn codec(&self) -> Codec {
+    fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// Takes the next packet.
-    pub(crate) fn push(&mut self, packet: &Packet, placed: Placed) {
+    fn push(&mut self, packet: &Packet, placed: Placed) {
         // The line begins at 0; a picture before its first one has no place of its own.
         let pts = placed.pts.as_nanos().max(0);
         if placed.jumped && self.jumps.len() < PENDING_MAX_FRAMES {
@@ -154,15 +172,13 @@ impl Connection {
         }
     }
 
-    /// No more packets will come.
-    pub(crate) fn end(&self) {
+    fn end(&mut self) {
         if let Some(src) = &self.graph.src {
             let _ = src.end_of_stream();
         }
     }
 
-    /// The next picture, if one is there.
-    pub(crate) fn pull(&mut self) -> Result<Pulled> {
+    fn pull(&mut self) -> Result<Pulled> {
         // Asked before pulling: pictures decoded before the fault are still in the queue.
         let faulty = self.graph.shared.state().fault.is_some();
         if let Some(sample) = self.graph.sink.try_pull_sample(gst::ClockTime::ZERO) {
@@ -179,44 +195,6 @@ impl Connection {
             Pulled::Ended(None)
         } else {
             Pulled::Nothing
-        })
-    }
-
-    fn picture(&mut self, sample: &gst::Sample) -> Result<Decoded> {
-        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
-            return Err(Error::internal(
-                "the decoder gave a frame without a picture",
-            ));
-        };
-        let format = self.formats.of(caps, &self.graph.shared, &self.limits)?;
-        let pts = buffer
-            .pts()
-            .and_then(|pts| i64::try_from(pts.nseconds()).ok())
-            .ok_or_else(|| Error::internal("the decoder gave a frame without a time"))?;
-        let loss = {
-            let mut state = self.graph.shared.state();
-            state.ledger.picture(Some(pts))
-        };
-        let arrived = self.arrivals.range(..=pts).next_back().map(|(_, at)| *at);
-        self.arrivals = self.arrivals.split_off(&pts);
-        let mut jumped = false;
-        while self.jumps.front().is_some_and(|at| *at <= pts) {
-            self.jumps.pop_front();
-            jumped = true;
-        }
-        self.pictures += 1;
-        Ok(Decoded {
-            pts,
-            picture: Arc::new(GstPicture::new(buffer, Arc::clone(&format))),
-            format,
-            arrived,
-            // What precedes a connection's first key frame was never promised.
-            loss: if self.pictures == 1 {
-                Loss::default()
-            } else {
-                loss
-            },
-            jumped,
         })
     }
 }

@@ -15,6 +15,8 @@ mod line;
 mod policy;
 
 pub use attempt::{Camera, Dial, Packets, Pending};
+pub(crate) use connection::Connection;
+pub(crate) use line::Placed;
 
 use std::{
     collections::VecDeque,
@@ -22,23 +24,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     VideoLimits,
     decode::gap_before,
+    ledger::Loss,
     timeline::{Raw, Timeline},
+    worker::RemoteConnection,
 };
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
     limits::{LIVE_DRAIN_MILLIS, LIVE_HOLE_MILLIS, LIVE_POLL_MILLIS, LIVE_STEP_MILLIS},
-    media::{Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime, SourceState},
-    rtsp::{Codec, Failure, FailureKind},
+    media::{
+        Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime, Picture, SourceState,
+    },
+    rtsp::{Codec, Failure, FailureKind, Packet},
 };
 use attempt::{Arrival, Attempt};
-use connection::{Connection, Decoded, Pulled};
 use line::Line;
 use policy::{Decision, Policy, gap_reason};
 
@@ -69,7 +74,9 @@ pub fn open(
     stop: CancellationToken,
     cancel: CancellationToken,
 ) -> Result<Box<dyn MediaSource>> {
-    super::init()?;
+    if options.limits.workers.is_none() {
+        super::init()?;
+    }
     let began = options.clock.now();
     Ok(Box::new(LiveSource {
         link: Link::Waiting(began),
@@ -87,6 +94,53 @@ pub fn open(
         ready: VecDeque::new(),
         end: None,
     }))
+}
+
+/// The decoder of one connection: RTP packets in, pictures out; here or in another process.
+pub(crate) trait Decoding: Send {
+    /// Fires when a picture or the end is there.
+    fn look(&self) -> Arc<Notify>;
+
+    /// Whether it takes more packets now.
+    fn wants(&self) -> bool;
+
+    /// Pictures that came out.
+    fn pictures(&self) -> u64;
+
+    /// Of its track.
+    fn codec(&self) -> Codec;
+
+    /// Takes the next packet.
+    fn push(&mut self, packet: &Packet, placed: Placed);
+
+    /// No more packets will come.
+    fn end(&mut self);
+
+    /// The next picture, if one is there.
+    fn pull(&mut self) -> Result<Pulled>;
+}
+
+/// A decoded picture.
+pub(crate) struct Decoded {
+    /// Where [`Line`] put its packets, nanoseconds.
+    pub(crate) pts: i64,
+    pub(crate) picture: Arc<dyn Picture>,
+    /// Width and height of the upright picture, pixels.
+    pub(crate) size: (u32, u32),
+    /// When its packets arrived.
+    pub(crate) arrived: Option<Duration>,
+    /// What is missing before it.
+    pub(crate) loss: Loss,
+    /// The camera's clock jumped before it.
+    pub(crate) jumped: bool,
+}
+
+/// What is at hand.
+pub(crate) enum Pulled {
+    Picture(Decoded),
+    Nothing,
+    /// All pictures are out; the fault that ended it, if one did.
+    Ended(Option<String>),
 }
 
 /// How the source stands to the camera.
@@ -120,7 +174,7 @@ struct LiveSource {
     timeline: Timeline,
     policy: Policy,
     link: Link,
-    connection: Option<Connection>,
+    connection: Option<Box<dyn Decoding>>,
     outage: Option<Outage>,
     /// When the present connection began or last showed a picture.
     progress: Duration,
@@ -198,8 +252,8 @@ impl LiveSource {
     /// Waits for whatever comes first.
     fn wait(&mut self) -> Woken {
         let clock = &self.options.clock;
-        let look = self.connection.as_ref().map(Connection::look);
-        let wants = self.connection.as_ref().is_none_or(Connection::wants);
+        let look = self.connection.as_ref().map(|c| c.look());
+        let wants = self.connection.as_ref().is_none_or(|c| c.wants());
         let stopping = matches!(self.link, Link::Draining(_, Next::Stop));
         let (cancel, stop) = (&self.cancel, &self.stop);
         let (attempt, rest) = match &mut self.link {
@@ -262,7 +316,11 @@ impl LiveSource {
             match arrival {
                 Arrival::Track(track) => {
                     self.line.connect(track.clock_rate);
-                    self.connection = Some(Connection::start(&track, &self.options.limits)?);
+                    let limits = &self.options.limits;
+                    self.connection = Some(match &limits.workers {
+                        Some(workers) => Box::new(RemoteConnection::start(workers, &track, limits)),
+                        None => Box::new(Connection::start(&track, limits)?),
+                    });
                     self.progress = self.options.clock.now();
                     tracing::debug!(codec = codec_name(track.codec), "connected to the camera");
                 }
@@ -288,7 +346,7 @@ impl LiveSource {
 
     /// Ends the session; the pictures that have arrived are still decoded.
     fn drain(&mut self, next: Next) {
-        if let Some(connection) = &self.connection {
+        if let Some(connection) = &mut self.connection {
             connection.end();
         }
         let patience = match self.connection {
@@ -390,7 +448,7 @@ impl LiveSource {
         self.progress = now;
         self.policy.works(now);
         if self.timeline.frames() == 0 {
-            let (width, height) = decoded.format.size();
+            let (width, height) = decoded.size;
             self.ready.push_back(MediaEvent::Opened(MediaInfo {
                 container: "rtsp".to_owned(),
                 codec: self
@@ -514,7 +572,7 @@ async fn next_arrival(attempt: Option<&mut Attempt>) -> Arrival {
     }
 }
 
-async fn notified(look: Option<Arc<tokio::sync::Notify>>) {
+async fn notified(look: Option<Arc<Notify>>) {
     match look {
         Some(look) => look.notified().await,
         None => std::future::pending().await,

@@ -1,0 +1,114 @@
+//! A decoded picture to what is wanted of it: masked, at the model's size, and a JPEG for people.
+//!
+//! It happens where the picture lies: in this process, or in the decoder's, which gets
+//! [`for_decoder`] for it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::{
+    error::{Error, Result},
+    media::{Picture, Reduce, Reduced, Reduction, RgbImage},
+    model::pixels::resize_bicubic,
+    segment::mask::Masks,
+};
+
+use super::{prepare::Resize, snapshot};
+
+/// What a source's pictures become.
+pub(super) struct Reducer {
+    resize: Resize,
+    masks: Arc<Masks>,
+    /// For the model alone.
+    plain: Reduction,
+    /// For people too, where asked for.
+    shown: Reduction,
+}
+
+impl Reducer {
+    /// `side` is the width and height of the model's picture, pixels.
+    pub fn new(
+        side: usize,
+        resize: Resize,
+        masks: Arc<Masks>,
+        snapshots: Option<snapshot::SnapshotRules>,
+    ) -> Result<Self> {
+        let side = u32::try_from(side)
+            .map_err(|_| Error::internal(format!("a picture side of {side} pixels")))?;
+        let plain = Reduction {
+            masks: masks.polygons().to_vec(),
+            side,
+            snapshot: None,
+        };
+        Ok(Reducer {
+            resize,
+            masks,
+            shown: Reduction {
+                snapshot: snapshots,
+                ..plain.clone()
+            },
+            plain,
+        })
+    }
+
+    /// The picture for the model and, if `shown` and asked for, for people.
+    pub fn of(&self, picture: &dyn Picture, shown: bool) -> Result<Reduced> {
+        let how = if shown { &self.shown } else { &self.plain };
+        let reduced = match picture.reduced(how) {
+            Some(reduced) => reduced?,
+            None => reduce(picture.to_rgb()?, how, &self.masks, &self.resize)?,
+        };
+        let expected = how.side as usize * how.side as usize * 3;
+        if reduced.pixels.len() != expected {
+            return Err(Error::internal(format!(
+                "the resizer made {} bytes of a picture, not {expected}",
+                reduced.pixels.len()
+            )));
+        }
+        Ok(reduced)
+    }
+
+    /// A JPEG of a picture that was reduced before it was known that it would be shown.
+    pub fn late_jpeg(&self, reduced: &Reduced) -> Result<Option<Arc<[u8]>>> {
+        let Some(rules) = &self.shown.snapshot else {
+            return Ok(None);
+        };
+        let square = RgbImage {
+            width: self.shown.side,
+            height: self.shown.side,
+            data: reduced.pixels.to_vec(),
+        };
+        snapshot::jpeg(&square, reduced.upright, rules)
+    }
+}
+
+fn reduce(mut rgb: RgbImage, how: &Reduction, masks: &Masks, resize: &Resize) -> Result<Reduced> {
+    if !masks.is_empty() {
+        masks.apply(&mut rgb)?;
+    }
+    let upright = (rgb.width, rgb.height);
+    Ok(Reduced {
+        pixels: resize(&rgb, how.side)?.into(),
+        upright,
+        jpeg: match &how.snapshot {
+            Some(rules) => snapshot::jpeg(&rgb, upright, rules)?,
+            None => None,
+        },
+    })
+}
+
+/// What a decoder process reduces its pictures with: the same, with the resizer of [`detect`](super::detect).
+pub fn for_decoder() -> Reduce {
+    let resize: Resize = Arc::new(resize_bicubic);
+    // Which pixels they are is worked out once for a picture size, so they are kept.
+    let last = Mutex::new(Arc::new(Masks::default()));
+    Box::new(move |rgb, how| {
+        let masks = {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.polygons() != how.masks {
+                *last = Arc::new(Masks::new(how.masks.clone())?);
+            }
+            Arc::clone(&last)
+        };
+        reduce(rgb, how, &masks, &resize)
+    })
+}

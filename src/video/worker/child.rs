@@ -1,0 +1,403 @@
+//! The decoder process itself: `headhunt decode-worker`.
+
+use std::{
+    collections::HashMap,
+    io::BufReader,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    confine,
+    source::STANDARD_INPUT,
+    wire::{self, Begin, DecodedHead, Fault, FromWorker, Job, PacketHead, ToWorker},
+};
+use crate::{
+    error::{Error, Kind, Result, ResultExt as _},
+    limits::{UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD},
+    media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource as _, MediaTime, Picture, Reduce},
+    rtsp::{Packet, Track},
+    video::{
+        VideoLimits,
+        decode::Decoder,
+        live::{Connection, Decoded, Decoding as _, Placed, Pulled},
+        upload::Feed,
+    },
+};
+
+/// Largest body of a message from the server, bytes: an RTP packet.
+const PACKET_MAX_BYTES: usize = 1 << 20;
+/// Longest wait for a picture of a camera before packets are counted again.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves one stream of the server that started this process, over standard input and output; returns
+/// only where that was not how it was started. `reduce` makes of pictures what the server asks for.
+///
+/// # Errors
+/// `FailedPrecondition` where standard output is no socket of a server.
+pub fn run(reduce: Reduce) -> Result<()> {
+    let socket = control()?;
+    let cannot = || "a decoder process is started by a server, not by hand".to_owned();
+    let mut reader = BufReader::new(
+        socket
+            .try_clone()
+            .or_kind(Kind::FailedPrecondition, cannot)?,
+    );
+    let Ok(Some((ToWorker::Begin(begin), _))) = wire::read(&mut reader, 0) else {
+        return Err(Error::precondition(cannot()));
+    };
+    let shared = Arc::new(Shared {
+        socket: Mutex::new(socket),
+        spoke: Mutex::new(Instant::now()),
+        pictures: Mutex::default(),
+        credit: Mutex::new(0),
+        granted: Condvar::new(),
+        camera: Mutex::default(),
+    });
+    let result = catch_unwind(AssertUnwindSafe(|| work(begin, reader, &shared, reduce)));
+    let result = result.unwrap_or_else(|_| Err(Error::internal("the decoder process panicked")));
+    if let Err(error) = result {
+        shared.send(&FromWorker::Failed(Fault::from(&error)), &[]);
+    }
+    // Pictures are still asked for; the server's hanging up ends the process.
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Standard output is the socket to the server; what libraries print must not go there.
+fn control() -> Result<UnixStream> {
+    let cannot = || "the decoder process cannot set up its standard output".to_owned();
+    let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
+        .or_kind(Kind::FailedPrecondition, cannot)?;
+    rustix::stdio::dup2_stdout(rustix::stdio::stderr())
+        .or_kind(Kind::FailedPrecondition, cannot)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// What the threads of the process share.
+struct Shared {
+    socket: Mutex<UnixStream>,
+    /// When the server last heard of it.
+    spoke: Mutex<Instant>,
+    pictures: Mutex<Pictures>,
+    /// Frames that may be given.
+    credit: Mutex<u32>,
+    granted: Condvar,
+    camera: Mutex<Option<Camera>>,
+}
+
+/// Pictures that the server may ask for.
+#[derive(Default)]
+struct Pictures {
+    next: u64,
+    held: HashMap<u64, Arc<dyn Picture>>,
+}
+
+/// The decoder of a camera's packets.
+struct Camera {
+    connection: Connection,
+    /// Bytes of packets that came.
+    given: u64,
+}
+
+impl Shared {
+    fn send(&self, message: &FromWorker, body: &[u8]) {
+        let sent = wire::write(&mut *locked(&self.socket), message, body);
+        if sent.is_err() {
+            gone();
+        }
+        *locked(&self.spoke) = Instant::now();
+    }
+
+    /// A sign of life, if none was given lately.
+    fn alive(&self) {
+        if locked(&self.spoke).elapsed() >= WORKER_ALIVE_PERIOD {
+            self.send(&FromWorker::Alive, &[]);
+        }
+    }
+
+    fn keep(&self, picture: Arc<dyn Picture>) -> u64 {
+        let mut pictures = locked(&self.pictures);
+        let id = pictures.next;
+        pictures.next += 1;
+        pictures.held.insert(id, picture);
+        id
+    }
+
+    /// Waits until a frame may be given; false if `wait` passes before.
+    fn may_give(&self, wait: Duration) -> bool {
+        let credit = locked(&self.credit);
+        let (credit, _) = self
+            .granted
+            .wait_timeout_while(credit, wait, |credit| *credit == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *credit > 0
+    }
+
+    /// A frame is given.
+    fn give(&self) {
+        let mut credit = locked(&self.credit);
+        *credit = credit.saturating_sub(1);
+        drop(credit);
+        confine::renew_cpu();
+    }
+}
+
+/// Nobody is there to hear of it any more. Nothing is to be put in order, and what other threads are in
+/// the middle of must not be waited for.
+fn gone() -> ! {
+    std::process::abort()
+}
+
+fn work(
+    begin: Begin,
+    reader: BufReader<UnixStream>,
+    shared: &Arc<Shared>,
+    reduce: Reduce,
+) -> Result<()> {
+    let limits = VideoLimits::from(begin.limits);
+    confine::limit(begin.memory_max_bytes, limits.spool_max_bytes)?;
+    crate::video::init()?;
+    confine::forbid()?;
+    if let Job::Packets(track) = &begin.job {
+        confine::forbid_writing()?;
+        *locked(&shared.camera) = Some(Camera {
+            connection: Connection::start(track, &limits)?,
+            given: 0,
+        });
+    }
+    let listening = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || listen(reader, &listening, &reduce))
+        .or_kind(Kind::ResourceExhausted, || {
+            "the decoder process cannot start a thread".into()
+        })?;
+    match begin.job {
+        Job::Check => {
+            confine::forbid_writing()?;
+            let faults = confine::faults(&limits.spool_dir);
+            shared.send(&FromWorker::Checked(faults), &[]);
+            Ok(())
+        }
+        Job::File => media(Feed::from_file(Path::new(STANDARD_INPUT))?, &limits, shared),
+        Job::Upload => {
+            let chunks = Box::new(PipeChunks(Arc::clone(shared)));
+            let feed = Feed::from_chunks(chunks, &limits, &CancellationToken::new())?;
+            media(feed, &limits, shared)
+        }
+        Job::Packets(track) => packets(&track, shared),
+    }
+}
+
+/// Gives the frames of a file or an upload.
+fn media(feed: Feed, limits: &VideoLimits, shared: &Shared) -> Result<()> {
+    // What an upload is spooled to is open by now.
+    confine::forbid_writing()?;
+    let mut source = Decoder::start(feed, limits, CancellationToken::new())?;
+    shared.send(&FromWorker::Started, &[]);
+    loop {
+        while !shared.may_give(WORKER_ALIVE_PERIOD) {}
+        let message = match source.next_event()? {
+            Some(MediaEvent::Opened(info)) => FromWorker::Opened(info),
+            Some(MediaEvent::Gap(gap)) => FromWorker::Gap(gap),
+            Some(MediaEvent::Frame(frame)) => {
+                shared.give();
+                let size_bytes = frame.picture.size_bytes();
+                FromWorker::Frame {
+                    picture: shared.keep(frame.picture),
+                    stamp: frame.stamp,
+                    size_bytes,
+                }
+            }
+            // Of live sources alone.
+            Some(MediaEvent::Source(_)) => continue,
+            None => break,
+        };
+        shared.send(&message, &[]);
+    }
+    shared.send(&FromWorker::End, &[]);
+    Ok(())
+}
+
+/// Gives the pictures of a camera's connection.
+fn packets(_: &Track, shared: &Shared) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .or_kind(Kind::ResourceExhausted, || {
+            "the decoder process cannot start its timer".into()
+        })?;
+    let look = match &*locked(&shared.camera) {
+        Some(camera) => camera.connection.look(),
+        None => return Err(Error::internal("a camera without a connection")),
+    };
+    shared.send(&FromWorker::Started, &[]);
+    let mut told = 0;
+    loop {
+        shared.alive();
+        if !shared.may_give(LOOK) {
+            continue;
+        }
+        let (pulled, taken) = {
+            let mut camera = locked(&shared.camera);
+            let Some(camera) = camera.as_mut() else {
+                return Err(Error::internal("a camera without a connection"));
+            };
+            let pulled = camera.connection.pull()?;
+            let waiting = camera.connection.waiting_bytes();
+            (pulled, camera.given.saturating_sub(waiting))
+        };
+        if taken != told {
+            told = taken;
+            shared.send(&FromWorker::Taken(taken), &[]);
+        }
+        match pulled {
+            Pulled::Picture(decoded) => {
+                shared.give();
+                let head = head(decoded, shared);
+                shared.send(&FromWorker::Decoded(head), &[]);
+            }
+            Pulled::Nothing => {
+                // Also when the time is over.
+                let _ =
+                    runtime.block_on(async { tokio::time::timeout(LOOK, look.notified()).await });
+            }
+            Pulled::Ended(fault) => {
+                shared.send(&FromWorker::Ended(fault), &[]);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn head(decoded: Decoded, shared: &Shared) -> DecodedHead {
+    DecodedHead {
+        size_bytes: decoded.picture.size_bytes(),
+        picture: shared.keep(decoded.picture),
+        size: decoded.size,
+        pts: decoded.pts,
+        arrived: decoded.arrived,
+        lost_frames: decoded.loss.frames,
+        lost_untimed: decoded.loss.untimed,
+        discontinuity: decoded.loss.discontinuity,
+        jumped: decoded.jumped,
+    }
+}
+
+/// Does what the server asks for, until it hangs up.
+fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
+    loop {
+        let Ok(Some((message, body))) = wire::read::<ToWorker>(&mut from, PACKET_MAX_BYTES) else {
+            gone();
+        };
+        match message {
+            ToWorker::Begin(_) => gone(),
+            ToWorker::More(frames) => {
+                let mut credit = locked(&shared.credit);
+                *credit = credit.saturating_add(frames);
+                drop(credit);
+                shared.granted.notify_all();
+            }
+            ToWorker::Release(ids) => {
+                let mut pictures = locked(&shared.pictures);
+                let released: Vec<_> = ids
+                    .iter()
+                    .filter_map(|id| pictures.held.remove(id))
+                    .collect();
+                // What a picture's memory goes back to has locks of its own.
+                drop(pictures);
+                drop(released);
+            }
+            ToWorker::Rgb(id) => answer(shared, || {
+                let rgb = find(shared, id)?.to_rgb()?;
+                let (width, height) = (rgb.width, rgb.height);
+                Ok((FromWorker::Rgb { width, height }, rgb.data))
+            }),
+            ToWorker::Reduce(id, how) => answer(shared, || {
+                let reduced = reduce(find(shared, id)?.to_rgb()?, &how)?;
+                let jpeg = reduced.jpeg.as_deref().unwrap_or_default();
+                let message = FromWorker::Reduced {
+                    upright: reduced.upright,
+                    pixels: reduced.pixels.len(),
+                };
+                Ok((message, [&reduced.pixels, jpeg].concat()))
+            }),
+            ToWorker::Packet(head) => packet(shared, &head, body),
+            ToWorker::NoMorePackets => {
+                if let Some(camera) = &mut *locked(&shared.camera) {
+                    camera.connection.end();
+                }
+            }
+        }
+    }
+}
+
+fn find(shared: &Shared, id: u64) -> Result<Arc<dyn Picture>> {
+    let pictures = locked(&shared.pictures);
+    let found = pictures.held.get(&id).cloned();
+    found.ok_or_else(|| Error::internal(format!("the decoder process has no picture {id}")))
+}
+
+fn answer(shared: &Shared, make: impl FnOnce() -> Result<(FromWorker, Vec<u8>)>) {
+    let made = catch_unwind(AssertUnwindSafe(make))
+        .unwrap_or_else(|_| Err(Error::internal("the decoder process panicked on a picture")));
+    match made {
+        Ok((message, body)) => shared.send(&message, &body),
+        Err(error) => shared.send(&FromWorker::NoPicture(Fault::from(&error)), &[]),
+    }
+}
+
+fn packet(shared: &Shared, head: &PacketHead, data: Vec<u8>) {
+    if let Some(camera) = &mut *locked(&shared.camera) {
+        camera.given += data.len() as u64;
+        let placed = Placed {
+            pts: MediaTime::from_nanos(head.pts),
+            jumped: head.jumped,
+        };
+        let packet = Packet {
+            data: data.into(),
+            // The server has placed it already.
+            ticks: 0,
+            lost: head.lost,
+            arrived: head.arrived,
+        };
+        camera.connection.push(&packet, placed);
+    }
+}
+
+/// An upload that comes through standard input.
+struct PipeChunks(Arc<Shared>);
+
+impl ChunkSource for PipeChunks {
+    fn next_chunk(&mut self, timeout: Duration) -> Result<ChunkEvent> {
+        self.0.alive();
+        let unreadable = || "the decoder process cannot read its input".to_owned();
+        let input = rustix::stdio::stdin();
+        let timeout = Timespec::try_from(timeout).or_kind(Kind::Internal, unreadable)?;
+        let mut ready = [PollFd::new(&input, PollFlags::IN)];
+        match poll(&mut ready, Some(&timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(ChunkEvent::Pending),
+            Ok(_) => {}
+            Err(e) => return Err(Error::internal(unreadable()).with_source(e)),
+        }
+        let mut bytes = vec![0; UPLOAD_GATHER_BYTES];
+        let n = rustix::io::read(input, &mut bytes).or_kind(Kind::Internal, unreadable)?;
+        if n == 0 {
+            return Ok(ChunkEvent::End);
+        }
+        bytes.truncate(n);
+        Ok(ChunkEvent::Bytes(bytes.into()))
+    }
+}

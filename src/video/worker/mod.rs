@@ -1,0 +1,98 @@
+//! Decoding in a process of its own, so that what breaks a decoder breaks one stream.
+//!
+//! ```text
+//! server                                              decode-worker, one per stream
+//! upload ─▶ Feeder ──── standard input (pipe) ──────▶ demuxer ─▶ decoder ─▶ pictures, kept there
+//! camera ─▶ RemoteConnection ─┐                                                │
+//!           RemoteSource ─────┴─ socket: requests ──▶ which to reduce ─────────┤
+//!           frames without pixels ◀─ socket: events, reduced pictures ◀────────┘
+//! ```
+//!
+//! Pictures stay in the process; what crosses is the model's 448 × 448 pixels of those that are
+//! sampled. The process confines itself before it reads the first byte of media (see [`confine`]).
+
+mod child;
+mod confine;
+mod connection;
+mod picture;
+mod process;
+mod source;
+mod wire;
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+pub use child::run;
+pub(crate) use connection::RemoteConnection;
+pub(crate) use source::RemoteSource;
+
+use self::{
+    process::Process,
+    wire::{FromWorker, Job},
+};
+use super::VideoLimits;
+use crate::{
+    error::{Error, Kind, Result},
+    limits::{WORKER_MEMORY_BYTES, WORKER_START_MAX, WORKER_START_SLOW},
+};
+
+/// How decoder processes are started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// A `headhunt` binary; its `decode-worker` is run.
+    pub program: PathBuf,
+    /// Address space of a process, bytes.
+    pub memory_max_bytes: u64,
+}
+
+impl Workers {
+    /// Processes of the running binary, also when its file has been replaced since.
+    pub fn of_this_program() -> Self {
+        Workers {
+            program: PathBuf::from("/proc/self/exe"),
+            memory_max_bytes: WORKER_MEMORY_BYTES,
+        }
+    }
+
+    /// Starts one, and asks it how well it is confined.
+    ///
+    /// `FailedPrecondition` where it cannot be started, or can do what it must not.
+    pub fn check(&self, limits: &VideoLimits) -> Result<()> {
+        let unusable = |e: Error| {
+            let text = format!("decoder processes cannot be used: {e:#}");
+            Error::new(Kind::FailedPrecondition, text)
+        };
+        let began = Instant::now();
+        let (process, _) =
+            Process::start(self, Job::Check, Stdio::null(), limits).map_err(unusable)?;
+        loop {
+            process.expect_news();
+            match process.event(Duration::from_secs(1)).map_err(unusable)? {
+                Some(FromWorker::Checked(faults)) if faults.is_empty() => break,
+                Some(FromWorker::Checked(faults)) => {
+                    return Err(unusable(Error::precondition(format!(
+                        "one is not confined: {}",
+                        faults.join("; ")
+                    ))));
+                }
+                Some(FromWorker::Failed(fault)) => return Err(unusable(fault.into())),
+                Some(_) => return Err(unusable(process.broke_protocol("it gave no answer"))),
+                None if began.elapsed() > WORKER_START_MAX => {
+                    return Err(unusable(Error::deadline("one did not start")));
+                }
+                None => {}
+            }
+        }
+        let took = began.elapsed();
+        if took > WORKER_START_SLOW {
+            tracing::warn!(
+                ?took,
+                "decoder processes start slowly: GStreamer looks at all plugins each time where it cannot keep its list; set GST_REGISTRY to a file that can be written"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,401 @@
+//! A decoder process as the server sees it: started, talked to, listened to, ended.
+
+use std::{
+    collections::VecDeque,
+    io::{self, BufReader, Write as _},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            net::UnixStream,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
+    },
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    Workers,
+    wire::{self, Begin, FromWorker, Job, Limits, ToWorker},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    limits::{
+        WORKER_END_WAIT, WORKER_EVENTS_PER_FRAME, WORKER_FRAMES_AHEAD, WORKER_GRACE,
+        WORKER_WRITE_TIMEOUT,
+    },
+    telemetry::decoders,
+    video::VideoLimits,
+};
+
+/// Events that may lie in the inbox; the process is held to it by the frames it may give ahead.
+const INBOX_MAX: usize = (WORKER_FRAMES_AHEAD * WORKER_EVENTS_PER_FRAME) as usize + 16;
+
+/// Variables of the environment that a decoder process gets. Others may hold secrets.
+const ENVIRONMENT: [&str; 8] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "RUST_BACKTRACE",
+];
+
+/// A decoder process. Dropping it ends the process.
+pub(super) struct Process {
+    child: Mutex<Child>,
+    writer: Mutex<UnixStream>,
+    inbox: Arc<Inbox>,
+    /// One question at a time.
+    asking: Mutex<()>,
+    /// Pictures that nobody holds any more; told with the next message.
+    released: Mutex<Vec<u64>>,
+    /// Without a sign of life for so long it is taken for hung.
+    patience: Duration,
+    /// Its end before its time was told.
+    mourned: AtomicBool,
+    _counted: decoders::Running,
+}
+
+/// What came from the process.
+struct Inbox {
+    held: Mutex<Held>,
+    changed: Condvar,
+    /// Fires with `changed`, for tasks.
+    look: Arc<Notify>,
+}
+
+struct Held {
+    events: VecDeque<FromWorker>,
+    answer: Option<(FromWorker, Vec<u8>)>,
+    heard: Instant,
+    /// Nothing more will come; why, where that is known already.
+    closed: Option<Option<String>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Process {
+    /// Starts a process whose standard input is `input`.
+    ///
+    /// `ResourceExhausted` where the system has no room for it, `FailedPrecondition` where the program
+    /// cannot be run.
+    pub(super) fn start(
+        workers: &Workers,
+        job: Job,
+        input: Stdio,
+        limits: &VideoLimits,
+    ) -> Result<(Process, Option<std::process::ChildStdin>)> {
+        let cannot = |e: io::Error| {
+            let kind = match e.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                    Kind::FailedPrecondition
+                }
+                _ => Kind::ResourceExhausted,
+            };
+            Error::new(kind, "cannot start a decoder process").with_source(e)
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
+        ours.set_write_timeout(Some(WORKER_WRITE_TIMEOUT))
+            .map_err(cannot)?;
+        let reader = ours.try_clone().map_err(cannot)?;
+        let kept = std::env::vars_os().filter(|(name, _)| {
+            name.to_str()
+                .is_some_and(|name| ENVIRONMENT.contains(&name) || name.starts_with("GST_"))
+        });
+        let mut child = Command::new(&workers.program)
+            .arg0("headhunt")
+            .arg("decode-worker")
+            .env_clear()
+            .envs(kept)
+            .stdin(input)
+            .stdout(OwnedFd::from(theirs))
+            // Ctrl-C in a terminal is for the server, which has its streams end in good order.
+            .process_group(0)
+            .spawn()
+            .map_err(cannot)?;
+        let stdin = child.stdin.take();
+        let inbox = Arc::new(Inbox {
+            held: Mutex::new(Held {
+                events: VecDeque::new(),
+                answer: None,
+                heard: Instant::now(),
+                closed: None,
+            }),
+            changed: Condvar::new(),
+            look: Arc::new(Notify::new()),
+        });
+        let process = Process {
+            child: Mutex::new(child),
+            writer: Mutex::new(ours),
+            inbox: Arc::clone(&inbox),
+            asking: Mutex::new(()),
+            released: Mutex::new(Vec::new()),
+            patience: limits.stall_timeout + WORKER_GRACE,
+            mourned: AtomicBool::new(false),
+            _counted: decoders::Running::begin(),
+        };
+        // The largest that may come: a whole picture in RGB.
+        let body_max = usize::try_from(limits.max_pixels.saturating_mul(3)).unwrap_or(usize::MAX);
+        std::thread::Builder::new()
+            .name("decoder".into())
+            .spawn(move || inbox.listen(reader, body_max))
+            .map_err(cannot)?;
+        process.send(
+            &ToWorker::Begin(Begin {
+                job,
+                limits: Limits::from(limits),
+                memory_max_bytes: workers.memory_max_bytes,
+            }),
+            &[],
+        );
+        Ok((process, stdin))
+    }
+
+    /// Fires when something has come.
+    pub(super) fn look(&self) -> Arc<Notify> {
+        Arc::clone(&self.inbox.look)
+    }
+
+    /// Tells the process something. One that does not listen shows by its silence.
+    pub(super) fn send(&self, message: &ToWorker, body: &[u8]) {
+        let mut bytes = Vec::with_capacity(128 + body.len());
+        let released = std::mem::take(&mut *locked(&self.released));
+        if !released.is_empty() {
+            let _ = wire::encode(&ToWorker::Release(released), &[], &mut bytes);
+        }
+        let _ = wire::encode(message, body, &mut bytes);
+        self.write(&bytes);
+    }
+
+    /// Writes messages that were encoded before.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        if let Err(e) = locked(&self.writer).write_all(bytes) {
+            // Half a message may be out: nothing that follows would be understood.
+            let why = matches!(
+                e.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            )
+            .then(|| self.hung());
+            self.inbox.close(why);
+        }
+    }
+
+    /// The next event, if one is at hand or comes within `wait`.
+    ///
+    /// `Internal` when the process has ended or hangs.
+    pub(super) fn event(&self, wait: Duration) -> Result<Option<FromWorker>> {
+        let mut held = locked(&self.inbox.held);
+        if held.events.is_empty() && held.closed.is_none() && !wait.is_zero() {
+            held = self
+                .inbox
+                .changed
+                .wait_timeout(held, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        if let Some(event) = held.events.pop_front() {
+            return Ok(Some(event));
+        }
+        if held.closed.is_some() {
+            drop(held);
+            return Err(self.dead());
+        }
+        if held.heard.elapsed() > self.patience {
+            drop(held);
+            self.inbox.close(Some(self.hung()));
+            return Err(self.dead());
+        }
+        Ok(None)
+    }
+
+    /// Silence counts from now on.
+    pub(super) fn expect_news(&self) {
+        locked(&self.inbox.held).heard = Instant::now();
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// `DataLoss` when the process has ended or hangs: what was asked for is gone with it.
+    pub(super) fn ask(&self, question: &ToWorker) -> Result<(FromWorker, Vec<u8>)> {
+        let _one = locked(&self.asking);
+        self.send(question, &[]);
+        let asked = Instant::now();
+        let mut held = locked(&self.inbox.held);
+        loop {
+            if let Some(answer) = held.answer.take() {
+                return Ok(answer);
+            }
+            let left = self.patience.saturating_sub(asked.elapsed());
+            if left.is_zero() && held.closed.is_none() {
+                drop(held);
+                self.inbox.close(Some(self.hung()));
+                held = locked(&self.inbox.held);
+            }
+            if held.closed.is_some() {
+                drop(held);
+                let why = self.dead();
+                return Err(Error::data_loss(format!("a picture is gone: {why}")));
+            }
+            held = self
+                .inbox
+                .changed
+                .wait_timeout(held, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Nobody will ask for this picture any more.
+    pub(super) fn release(&self, picture: u64) {
+        locked(&self.released).push(picture);
+    }
+
+    /// Ends the process at once; what it held is gone.
+    pub(super) fn end(&self) {
+        self.mourned.store(true, Ordering::Relaxed);
+        self.inbox.close(Some(
+            "the decoder process was ended with its stream".to_owned(),
+        ));
+        let mut child = locked(&self.child);
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// What it did is not what a decoder does.
+    pub(super) fn broke_protocol(&self, how: &str) -> Error {
+        self.inbox
+            .close(Some(format!("the decoder process was stopped: {how}")));
+        self.dead()
+    }
+
+    fn hung(&self) -> String {
+        format!(
+            "the decoder process hung and was stopped: no sign of life for {:.0} s",
+            self.patience.as_secs_f64()
+        )
+    }
+
+    /// Why nothing more will come.
+    fn dead(&self) -> Error {
+        let known = locked(&self.inbox.held).closed.clone().flatten();
+        let why = {
+            let mut child = locked(&self.child);
+            if let Some(why) = known {
+                let _ = child.kill();
+                let _ = child.wait();
+                why
+            } else {
+                ended(&mut child)
+            }
+        };
+        if !self.mourned.swap(true, Ordering::Relaxed) {
+            decoders::lost();
+            tracing::warn!("{why}");
+            locked(&self.inbox.held).closed = Some(Some(why.clone()));
+        }
+        Error::internal(why)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Waits for a process that has hung up, and names its end.
+fn ended(child: &mut Child) -> String {
+    let began = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return told(status),
+            Ok(None) if began.elapsed() < WORKER_END_WAIT => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(None) | Err(_) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return "the decoder process hung up and was stopped".to_owned();
+            }
+        }
+    }
+}
+
+fn told(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => {
+            let name = match signal {
+                4 => " (SIGILL)",
+                5 => " (SIGTRAP: out of memory, or an assertion)",
+                6 => " (SIGABRT: out of memory, or an assertion)",
+                7 => " (SIGBUS)",
+                9 => " (SIGKILL)",
+                11 => " (SIGSEGV)",
+                24 => " (SIGXCPU: its CPU time was used up)",
+                25 => " (SIGXFSZ: its file grew too large)",
+                31 => " (SIGSYS: a forbidden system call)",
+                _ => "",
+            };
+            format!("the decoder process was killed by signal {signal}{name}")
+        }
+        (None, code) => format!(
+            "the decoder process ended with exit code {}",
+            code.unwrap_or(-1)
+        ),
+    }
+}
+
+impl Inbox {
+    /// Sorts what comes, to the end.
+    fn listen(&self, stream: UnixStream, body_max: usize) {
+        let mut from = BufReader::with_capacity(64 << 10, stream);
+        let why = loop {
+            let (message, body) = match wire::read::<FromWorker>(&mut from, body_max) {
+                Ok(Some(message)) => message,
+                Ok(None) => break None,
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    break Some(format!("the decoder process was stopped: it sent {e}"));
+                }
+                Err(_) => break None,
+            };
+            let mut held = locked(&self.held);
+            held.heard = Instant::now();
+            match message {
+                FromWorker::Alive => continue,
+                FromWorker::Reduced { .. } | FromWorker::Rgb { .. } | FromWorker::NoPicture(_) => {
+                    held.answer = Some((message, body));
+                }
+                event if held.events.len() < INBOX_MAX => held.events.push_back(event),
+                _ => {
+                    break Some(
+                        "the decoder process was stopped: it gave more than it was asked for"
+                            .to_owned(),
+                    );
+                }
+            }
+            drop(held);
+            self.changed.notify_all();
+            self.look.notify_one();
+        };
+        self.close(why);
+    }
+
+    /// Nothing more will come, or be believed. The first reason holds.
+    fn close(&self, why: Option<String>) {
+        locked(&self.held).closed.get_or_insert(why);
+        self.changed.notify_all();
+        self.look.notify_one();
+    }
+}

@@ -1,0 +1,277 @@
+//! A file or an upload that a decoder process decodes.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::Path,
+    process::{ChildStdin, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Workers,
+    picture::RemotePicture,
+    process::Process,
+    wire::{FromWorker, Job, ToWorker},
+};
+use crate::{
+    error::{Error, Kind, Result, ResultExt as _},
+    limits::WORKER_FRAMES_AHEAD,
+    media::{ChunkEvent, ChunkSource, Frame, FrameStamp, MediaEvent, MediaSource},
+    video::{VideoLimits, pump::POLL, upload},
+};
+
+/// How a file is called in the process, which has it as its standard input.
+pub(super) const STANDARD_INPUT: &str = "/proc/self/fd/0";
+
+/// A [`MediaSource`] over a decoder process. Dropping it ends the process.
+pub(crate) struct RemoteSource {
+    process: Arc<Process>,
+    feeder: Option<Feeder>,
+    cancel: CancellationToken,
+    /// What the user calls it, where it is a file.
+    path: Option<String>,
+    /// Frames taken that the process does not know of yet.
+    taken: u32,
+    /// The last frame.
+    last: Option<FrameStamp>,
+    opened: bool,
+    end: Option<End>,
+}
+
+enum End {
+    Orderly,
+    Failed(String),
+}
+
+impl RemoteSource {
+    /// Opens a regular file.
+    pub(crate) fn file(
+        workers: &Workers,
+        path: &Path,
+        limits: &VideoLimits,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        let file: File = crate::video::open_file(path)?;
+        let (process, _) = Process::start(workers, Job::File, file.into(), limits)?;
+        RemoteSource::started(process, None, Some(path.display().to_string()), cancel)
+    }
+
+    /// Opens an upload; it is read by a thread of its own, as far as the process takes it.
+    pub(crate) fn upload(
+        workers: &Workers,
+        chunks: Box<dyn ChunkSource>,
+        limits: &VideoLimits,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        let (process, stdin) = Process::start(workers, Job::Upload, Stdio::piped(), limits)?;
+        let stdin = stdin.ok_or_else(|| Error::internal("a decoder process without an input"))?;
+        let feeder = Feeder::start(chunks, stdin)?;
+        RemoteSource::started(process, Some(feeder), None, cancel)
+    }
+
+    fn started(
+        process: Process,
+        feeder: Option<Feeder>,
+        path: Option<String>,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        let mut source = RemoteSource {
+            process: Arc::new(process),
+            feeder,
+            cancel,
+            path,
+            taken: 0,
+            last: None,
+            opened: false,
+            end: None,
+        };
+        source
+            .process
+            .send(&ToWorker::More(WORKER_FRAMES_AHEAD), &[]);
+        match source.message()? {
+            FromWorker::Started => Ok(source),
+            FromWorker::Failed(fault) => Err(source.named(fault.into())),
+            _ => Err(source.process.broke_protocol("it gave frames of nothing")),
+        }
+    }
+
+    /// The next message about the media.
+    fn message(&mut self) -> Result<FromWorker> {
+        self.process.expect_news();
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(upload::cancelled());
+            }
+            if let Some(error) = self.feeder.as_ref().and_then(Feeder::failed) {
+                return Err(error);
+            }
+            match self.process.event(POLL) {
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => {}
+                // The upload's own fault, if it has one, is what ended the process.
+                Err(e) => {
+                    let own = self.feeder.as_ref().and_then(Feeder::failed);
+                    let frames = self.last.map_or(0, |stamp| stamp.index + 1);
+                    return Err(own.unwrap_or_else(|| {
+                        Error::new(e.kind(), format!("{e} after {frames} frames"))
+                    }));
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<MediaEvent>> {
+        match self.message()? {
+            FromWorker::Opened(info) => {
+                self.opened = true;
+                Ok(Some(MediaEvent::Opened(info)))
+            }
+            FromWorker::Gap(gap) if gap.from <= gap.to => Ok(Some(MediaEvent::Gap(gap))),
+            FromWorker::Frame {
+                picture,
+                stamp,
+                size_bytes,
+            } if self.follows(stamp) => {
+                self.last = Some(stamp);
+                self.taken += 1;
+                if self.taken * 2 >= WORKER_FRAMES_AHEAD {
+                    let taken = std::mem::take(&mut self.taken);
+                    self.process.send(&ToWorker::More(taken), &[]);
+                }
+                let picture = RemotePicture::new(&self.process, picture, size_bytes);
+                Ok(Some(MediaEvent::Frame(Frame {
+                    stamp,
+                    picture: Arc::new(picture),
+                    received: None,
+                })))
+            }
+            FromWorker::End => {
+                self.end = Some(End::Orderly);
+                Ok(None)
+            }
+            FromWorker::Failed(fault) => Err(self.named(fault.into())),
+            _ => Err(self
+                .process
+                .broke_protocol("it gave frames in another order than media has")),
+        }
+    }
+
+    fn follows(&self, stamp: FrameStamp) -> bool {
+        let expected = self.last.map_or(0, |last| last.index + 1);
+        self.opened && stamp.index == expected && self.last.is_none_or(|last| last.pts <= stamp.pts)
+    }
+
+    /// The error as the user knows the file.
+    fn named(&self, error: Error) -> Error {
+        let Some(path) = &self.path else {
+            return error;
+        };
+        let whole = format!("{error:#}");
+        if !whole.contains(STANDARD_INPUT) {
+            return error;
+        }
+        Error::new(error.kind(), whole.replace(STANDARD_INPUT, path))
+    }
+}
+
+impl MediaSource for RemoteSource {
+    fn next_event(&mut self) -> Result<Option<MediaEvent>> {
+        match &self.end {
+            Some(End::Orderly) => return Ok(None),
+            Some(End::Failed(why)) => {
+                return Err(Error::precondition(format!(
+                    "this source has failed before: {why}"
+                )));
+            }
+            None => {}
+        }
+        self.advance().inspect_err(|e| {
+            self.end = Some(End::Failed(e.to_string()));
+        })
+    }
+}
+
+impl Drop for RemoteSource {
+    fn drop(&mut self) {
+        // Its end frees a feeder that waits for it to read.
+        self.process.end();
+    }
+}
+
+/// Moves an upload into a process's standard input.
+struct Feeder {
+    shared: Arc<Fed>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Fed {
+    stop: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+impl Feeder {
+    fn start(mut chunks: Box<dyn ChunkSource>, mut to: ChildStdin) -> Result<Self> {
+        let shared = Arc::new(Fed::default());
+        let fed = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("upload".into())
+            .spawn(move || {
+                while !fed.stop.load(Ordering::Relaxed) {
+                    match chunks.next_chunk(POLL) {
+                        // A process that reads no more has its own reason, which it tells.
+                        Ok(ChunkEvent::Bytes(bytes)) => {
+                            if to.write_all(&bytes).is_err() {
+                                return;
+                            }
+                        }
+                        Ok(ChunkEvent::Pending) => {}
+                        Ok(ChunkEvent::End) => return,
+                        Err(e) => {
+                            *fed.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                            // Not the end of the upload: the pipe stays open until the process is ended.
+                            while !fed.stop.load(Ordering::Relaxed) {
+                                std::thread::park();
+                            }
+                            return;
+                        }
+                    }
+                }
+            })
+            .or_kind(Kind::ResourceExhausted, || {
+                "cannot start a thread for an upload: the system has too many".into()
+            })?;
+        Ok(Feeder {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// The upload's own fault, if it has one.
+    fn failed(&self) -> Option<Error> {
+        self.shared
+            .error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the thread of an upload panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What a server and its decoder process say to each other.
+//!
+//! A message is two lengths (4 bytes each, little-endian), a header of the first (JSON) and a body of
+//! the second: a packet, a picture. Both ends are the same binary, so there are no versions. The
+//! process may have been taken over by what it decodes: every length is checked before it is
+//! believed.
+
+use std::{
+    io::{self, Read, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{Error, Kind},
+    limits::WORKER_HEADER_MAX_BYTES,
+    media::{FrameStamp, Gap, MediaInfo, Reduction},
+    rtsp::Track,
+    video::VideoLimits,
+};
+
+/// To the process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToWorker {
+    /// First, and once.
+    Begin(Begin),
+    /// So many more frames may be given.
+    More(u32),
+    /// Nobody will ask for these pictures any more.
+    Release(Vec<u64>),
+    /// Answer with a reduced picture.
+    Reduce(u64, Reduction),
+    /// Answer with a picture in RGB.
+    Rgb(u64),
+    /// A packet of a camera; its bytes are the body.
+    Packet(PacketHead),
+    /// No more packets will come.
+    NoMorePackets,
+}
+
+/// What the process is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Begin {
+    pub job: Job,
+    pub limits: Limits,
+    /// Address space, bytes.
+    pub memory_max_bytes: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Job {
+    /// Standard input is a file.
+    File,
+    /// Standard input is a pipe through which an upload comes.
+    Upload,
+    /// Packets come as messages.
+    Packets(Track),
+    /// Nothing: say how well the process is confined.
+    Check,
+}
+
+/// As [`VideoLimits`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Limits {
+    pub max_pixels: u64,
+    pub max_side: u32,
+    pub spool_dir: PathBuf,
+    pub spool_max_bytes: u64,
+    pub stall_timeout: Duration,
+}
+
+impl From<&VideoLimits> for Limits {
+    fn from(limits: &VideoLimits) -> Self {
+        Limits {
+            max_pixels: limits.max_pixels,
+            max_side: limits.max_side,
+            spool_dir: limits.spool_dir.clone(),
+            spool_max_bytes: limits.spool_max_bytes,
+            stall_timeout: limits.stall_timeout,
+        }
+    }
+}
+
+impl From<Limits> for VideoLimits {
+    fn from(limits: Limits) -> Self {
+        VideoLimits {
+            max_pixels: limits.max_pixels,
+            max_side: limits.max_side,
+            spool_dir: limits.spool_dir,
+            spool_max_bytes: limits.spool_max_bytes,
+            stall_timeout: limits.stall_timeout,
+            workers: None,
+        }
+    }
+}
+
+/// A packet without its bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PacketHead {
+    /// Where it was placed, nanoseconds.
+    pub pts: i64,
+    pub jumped: bool,
+    pub lost: u32,
+    pub arrived: Duration,
+}
+
+/// From the process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum FromWorker {
+    /// The source is open; frames follow.
+    Started,
+    /// It waits for input.
+    Alive,
+    Opened(MediaInfo),
+    Frame {
+        picture: u64,
+        stamp: FrameStamp,
+        size_bytes: usize,
+    },
+    Gap(Gap),
+    /// The orderly end of the media.
+    End,
+    /// The end by a fault.
+    Failed(Fault),
+    /// A picture of a camera.
+    Decoded(DecodedHead),
+    /// So many bytes of packets have been taken by the decoder, all in all.
+    Taken(u64),
+    /// No more pictures of this connection will come; the fault that ended it, if one did.
+    Ended(Option<String>),
+    /// To `Reduce`; the body is the model's picture, then the JPEG of the rest.
+    Reduced {
+        upright: (u32, u32),
+        pixels: usize,
+    },
+    /// To `Rgb`; the body is the picture.
+    Rgb {
+        width: u32,
+        height: u32,
+    },
+    /// To either.
+    NoPicture(Fault),
+    /// To `Job::Check`: what it was not to be able to do and can.
+    Checked(Vec<String>),
+}
+
+/// A camera's picture without its pixels.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct DecodedHead {
+    pub picture: u64,
+    pub size_bytes: usize,
+    /// Upright, pixels.
+    pub size: (u32, u32),
+    pub pts: i64,
+    pub arrived: Option<Duration>,
+    pub lost_frames: u64,
+    pub lost_untimed: bool,
+    pub discontinuity: bool,
+    pub jumped: bool,
+}
+
+/// An [`Error`] that travels.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Fault {
+    kind: Kind,
+    message: String,
+    causes: Option<String>,
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        let message = error.to_string();
+        let whole = format!("{error:#}");
+        let causes = whole.strip_prefix(&message).unwrap_or_default();
+        Fault {
+            kind: error.kind(),
+            causes: causes.strip_prefix(": ").map(str::to_owned),
+            message,
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        let error = Error::new(fault.kind, fault.message);
+        match fault.causes {
+            Some(causes) => error.with_source(causes),
+            None => error,
+        }
+    }
+}
+
+/// Appends a message to what is to be written.
+pub(super) fn encode(header: &impl Serialize, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let begin = out.len();
+    out.extend_from_slice(&[0; 8]);
+    serde_json::to_writer(&mut *out, header)?;
+    let header = length(out.len() - begin - 8)?;
+    let lengths = [header, length(body.len())?].concat();
+    if let Some(place) = out.get_mut(begin..begin + 8) {
+        place.copy_from_slice(&lengths);
+    }
+    out.extend_from_slice(body);
+    Ok(())
+}
+
+fn length(n: usize) -> io::Result<[u8; 4]> {
+    u32::try_from(n)
+        .map(u32::to_le_bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a message over 4 GiB"))
+}
+
+/// Writes a message.
+pub(super) fn write(to: &mut impl Write, header: &impl Serialize, body: &[u8]) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(256 + body.len());
+    encode(header, body, &mut bytes)?;
+    to.write_all(&bytes)
+}
+
+/// Reads the next message, its body at most so long; `None` at the end.
+pub(super) fn read<T: DeserializeOwned>(
+    from: &mut impl Read,
+    body_max_bytes: usize,
+) -> io::Result<Option<(T, Vec<u8>)>> {
+    let mut lengths = [0; 8];
+    match from.read_exact(&mut lengths) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    let [a, b, c, d, e, f, g, h] = lengths;
+    let header = u32::from_le_bytes([a, b, c, d]) as usize;
+    let body = u32::from_le_bytes([e, f, g, h]) as usize;
+    if header > WORKER_HEADER_MAX_BYTES || body > body_max_bytes {
+        return Err(invalid(format!(
+            "a message with a header of {header} bytes and a body of {body}"
+        )));
+    }
+    let mut text = vec![0; header];
+    from.read_exact(&mut text)?;
+    let mut bytes = vec![0; body];
+    from.read_exact(&mut bytes)?;
+    let header = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+    Ok(Some((header, bytes)))
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_as_they_went_in_and_one_after_another() {
+        let mut bytes = Vec::new();
+        encode(&ToWorker::More(3), b"", &mut bytes).unwrap();
+        write(&mut bytes, &ToWorker::Rgb(7), b"body").unwrap();
+        let mut from = bytes.as_slice();
+        let (first, body) = read::<ToWorker>(&mut from, 4).unwrap().unwrap();
+        assert!(matches!(first, ToWorker::More(3)) && body.is_empty());
+        let (second, body) = read::<ToWorker>(&mut from, 4).unwrap().unwrap();
+        assert!(matches!(second, ToWorker::Rgb(7)) && body == b"body");
+        assert!(read::<ToWorker>(&mut from, 4).unwrap().is_none());
+    }
+
+    #[test]
+    fn lengths_are_checked_before_they_are_believed() {
+        let mut bytes = Vec::new();
+        encode(&ToWorker::Rgb(7), b"12345", &mut bytes).unwrap();
+        assert!(read::<ToWorker>(&mut bytes.as_slice(), 4).is_err());
+        let huge = [0xff; 16];
+        assert!(read::<ToWorker>(&mut huge.as_slice(), usize::MAX).is_err());
+        let cut = &bytes[..bytes.len() - 1];
+        assert!(read::<ToWorker>(&mut &*cut, 5).is_err());
+        let mut garbage = Vec::new();
+        encode(&"nothing that is known", b"", &mut garbage).unwrap();
+        assert!(read::<ToWorker>(&mut garbage.as_slice(), 5).is_err());
+    }
+
+    #[test]
+    fn errors_keep_kind_message_and_causes() {
+        let error = Error::exhausted("the spool is full").with_source("No space left on device");
+        let mut bytes = Vec::new();
+        encode(&Fault::from(&error), b"", &mut bytes).unwrap();
+        let (fault, _) = read::<Fault>(&mut bytes.as_slice(), 0).unwrap().unwrap();
+        let back = Error::from(fault);
+        assert_eq!(back.kind(), Kind::ResourceExhausted);
+        assert_eq!(format!("{back:#}"), format!("{error:#}"));
+        assert_eq!(back.to_string(), "the spool is full");
+    }
+}
