@@ -28,6 +28,7 @@ use headhunt::{
     video::{
         VideoLimits,
         camera::{Camera, CameraOptions, Identity, Login, LoginMethod, PacketLoss},
+        worker::Workers,
     },
 };
 use tokio::{runtime::Handle, task::JoinSet, time::timeout};
@@ -47,7 +48,14 @@ async fn server() -> Arc<TestServer> {
     };
     let media = VideoMedia {
         web: None,
-        limits: VideoLimits::default(),
+        // As a server does by default.
+        limits: VideoLimits {
+            workers: Some(Workers {
+                program: env!("CARGO_BIN_EXE_headhunt").into(),
+                ..Workers::of_this_program()
+            }),
+            ..VideoLimits::default()
+        },
         live: Some(LiveMedia {
             client,
             picture_timeout: Duration::from_secs(5),

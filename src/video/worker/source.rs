@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Write as _,
+    io::{self, Write as _},
     path::Path,
     process::{ChildStdin, Stdio},
     sync::{
@@ -12,6 +12,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,7 +31,7 @@ use crate::{
 /// How a file is called in the process, which has it as its standard input.
 pub(super) const STANDARD_INPUT: &str = "/proc/self/fd/0";
 
-/// A [`MediaSource`] over a decoder process. Dropping it ends the process.
+/// A [`MediaSource`] over a decoder process, which lives until its last picture is dropped too.
 pub(crate) struct RemoteSource {
     process: Arc<Process>,
     feeder: Option<Feeder>,
@@ -198,13 +199,6 @@ impl MediaSource for RemoteSource {
     }
 }
 
-impl Drop for RemoteSource {
-    fn drop(&mut self) {
-        // Its end frees a feeder that waits for it to read.
-        self.process.end();
-    }
-}
-
 /// Moves an upload into a process's standard input.
 struct Feeder {
     shared: Arc<Fed>,
@@ -219,6 +213,9 @@ struct Fed {
 
 impl Feeder {
     fn start(mut chunks: Box<dyn ChunkSource>, mut to: ChildStdin) -> Result<Self> {
+        rustix::io::ioctl_fionbio(&to, true).or_kind(Kind::Internal, || {
+            "cannot set up the input of a decoder process".into()
+        })?;
         let shared = Arc::new(Fed::default());
         let fed = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -228,7 +225,7 @@ impl Feeder {
                     match chunks.next_chunk(POLL) {
                         // A process that reads no more has its own reason, which it tells.
                         Ok(ChunkEvent::Bytes(bytes)) => {
-                            if to.write_all(&bytes).is_err() {
+                            if give(&mut to, &bytes, &fed.stop).is_err() {
                                 return;
                             }
                         }
@@ -254,7 +251,7 @@ impl Feeder {
         })
     }
 
-    /// The upload's own fault, if it has one.
+    /// The upload's own fault, if it has one; once.
     fn failed(&self) -> Option<Error> {
         self.shared
             .error
@@ -262,6 +259,22 @@ impl Feeder {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+}
+
+/// Writes all of it, as the process takes it, or what it took until `stop` was said.
+fn give(to: &mut ChildStdin, mut bytes: &[u8], stop: &AtomicBool) -> io::Result<()> {
+    let wait = Timespec::try_from(POLL).map_err(io::Error::other)?;
+    while !bytes.is_empty() && !stop.load(Ordering::Relaxed) {
+        match to.write(bytes) {
+            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(&*to, PollFlags::OUT)], Some(&wait))?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Feeder {

@@ -1,0 +1,125 @@
+//! What decoding in processes costs: the same file to segments of 448 × 448 pixels, in this process and
+//! in decoder processes, by turns, with as many streams at once as the machine has cores.
+//!
+//! ```text
+//! cargo bench --bench isolation -- FILE [ROUNDS]
+//! ```
+//!
+//! Prints one JSON object a round and one of the medians: segments a second either way, their ratio,
+//! and CPU seconds a segment of this process and the decoders' together. Without a file it says so and
+//! does nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    fs,
+    hint::black_box,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use headhunt::{
+    limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
+    model::pixels::resize_bicubic,
+    pipeline::{
+        options::PictureOptions,
+        prepare::{Preparation, PrepareOptions, Prepared},
+    },
+    segment::SegmentRule,
+    video::{self, Input, VideoLimits, worker::Workers},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Of this process and the children that it has waited for, seconds, in hundredths.
+fn cpu() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(4)
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum();
+    ticks as f64 / 100.0
+}
+
+/// Segments of a file.
+fn prepare(file: &Path, workers: Option<Workers>) -> u64 {
+    let limits = VideoLimits {
+        workers,
+        ..VideoLimits::default()
+    };
+    let options = PrepareOptions {
+        rule: SegmentRule::Frames(SEGMENT_FRAMES),
+        frames_per_segment: FRAMES_PER_SEGMENT,
+        image_side: 448,
+        resize: Arc::new(resize_bicubic),
+        pictures: PictureOptions::default(),
+    };
+    let cancel = CancellationToken::new();
+    let (file, own) = (file.to_owned(), cancel.clone());
+    let opener = Box::new(move || video::open(Input::File(file), &limits, own));
+    let mut preparation = Preparation::start(opener, options, cancel).unwrap();
+    let mut segments = 0;
+    while let Some(prepared) = preparation.blocking_next() {
+        if let Prepared::Segment(segment) = prepared.unwrap() {
+            black_box(&segment);
+            segments += 1;
+        }
+    }
+    segments
+}
+
+/// Segments a second and CPU seconds a segment.
+fn run(file: &Path, workers: Option<&Workers>, streams: usize) -> (f64, f64) {
+    let (before, began) = (cpu(), Instant::now());
+    let segments: u64 = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..streams)
+            .map(|_| scope.spawn(|| prepare(file, workers.cloned())))
+            .collect();
+        running.into_iter().map(|r| r.join().unwrap()).sum()
+    });
+    let n = segments as f64;
+    (n / began.elapsed().as_secs_f64(), (cpu() - before) / n)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn main() {
+    let mut args = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"));
+    let Some(file) = args.next().map(PathBuf::from) else {
+        eprintln!("isolation: no file given; nothing is measured");
+        return;
+    };
+    let rounds: usize = args.next().map_or(5, |n| n.parse().unwrap());
+    let streams = std::thread::available_parallelism().unwrap().get();
+    let workers = Workers {
+        program: env!("CARGO_BIN_EXE_headhunt").into(),
+        ..Workers::of_this_program()
+    };
+    run(&file, None, 1);
+    run(&file, Some(&workers), 1);
+    let mut all: [Vec<f64>; 5] = Default::default();
+    for _ in 0..rounds {
+        let (here, here_cpu) = run(&file, None, streams);
+        let (apart, apart_cpu) = run(&file, Some(&workers), streams);
+        let row = [here, apart, apart / here, here_cpu, apart_cpu];
+        for (kept, value) in all.iter_mut().zip(row) {
+            kept.push(value);
+        }
+        tell(streams, row);
+    }
+    tell(streams, all.map(|values| median(&values)));
+}
+
+fn tell(streams: usize, [here, apart, ratio, here_cpu, apart_cpu]: [f64; 5]) {
+    println!(
+        "{{\"streams\": {streams}, \"in_process_per_s\": {here:.3}, \"processes_per_s\": {apart:.3}, \
+         \"ratio\": {ratio:.3}, \"in_process_cpu_s\": {here_cpu:.3}, \"processes_cpu_s\": {apart_cpu:.3}}}"
+    );
+}
