@@ -18,7 +18,7 @@ pub enum Kind {
     ResourceExhausted,
     /// It is there already, and differs from what was given.
     AlreadyExists,
-    /// Another writer is at work on the same thing.
+    /// Another writer is at work on the same thing, or a process that did the work is gone.
     Aborted,
     /// The caller left or asked to stop.
     Cancelled,

@@ -78,7 +78,7 @@ enum Command {
     /// Decode one stream for the server that starts it
     #[cfg(feature = "video")]
     #[command(hide = true)]
-    DecodeWorker,
+    DecodeWorker(decode_worker::Args),
 }
 
 /// Exit code where the device or a service that was asked for is not there.
@@ -108,7 +108,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "video")]
         Command::Demo(args) => demo::run(args),
         #[cfg(feature = "video")]
-        Command::DecodeWorker => decode_worker::run(),
+        Command::DecodeWorker(args) => decode_worker::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -125,7 +125,7 @@ impl VideoLimits {
 /// `InvalidArgument` for what is not a video this room decodes (text, audio only, a truncated MP4,
 /// frames over the limit); `FailedPrecondition` if a GStreamer plugin is missing;
 /// `ResourceExhausted` if the spool's limit or the disk is full; `DeadlineExceeded` if an upload
-/// stalls; `Internal` if the decoder's process ends or hangs; `Cancelled`; and whatever the [`ChunkSource`] reports. What only decoding shows comes
+/// stalls; `Aborted` if the decoder's process ends or hangs; `Cancelled`; and whatever the [`ChunkSource`] reports. What only decoding shows comes
 /// from [`MediaSource::next_event`].
 pub fn open(
     input: Input,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
-    limits::{UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD},
+    limits::{SPOOL_MAX_BYTES, UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_MEMORY_BYTES},
     media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource as _, MediaTime, Picture, Reduce},
     rtsp::{Packet, Track},
     video::{
@@ -73,6 +73,19 @@ pub fn run(reduce: Reduce) -> Result<()> {
     loop {
         std::thread::park();
     }
+}
+
+/// Confines this process, and says what it was not to be able to do and can. `spool_dir` is a folder that
+/// it could write before.
+///
+/// # Errors
+/// `FailedPrecondition` where the system does not have what it takes.
+pub fn check_here(spool_dir: &Path) -> Result<Vec<String>> {
+    confine::limit(WORKER_MEMORY_BYTES, SPOOL_MAX_BYTES)?;
+    crate::video::init()?;
+    confine::forbid()?;
+    confine::forbid_writing()?;
+    Ok(confine::faults(spool_dir))
 }
 
 /// Standard output is the socket to the server; what libraries print must not go there.

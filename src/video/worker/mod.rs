@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use child::run;
+pub use child::{check_here, run};
 pub(crate) use connection::RemoteConnection;
 pub(crate) use source::RemoteSource;
 

@@ -193,7 +193,7 @@ impl Process {
 
     /// The next event, if one is at hand or comes within `wait`.
     ///
-    /// `Internal` when the process has ended or hangs.
+    /// `Aborted` when the process has ended or hangs.
     pub(super) fn event(&self, wait: Duration) -> Result<Option<FromWorker>> {
         let mut held = locked(&self.inbox.held);
         if held.events.is_empty() && held.closed.is_none() && !wait.is_zero() {
@@ -305,7 +305,7 @@ impl Process {
             tracing::warn!("{why}");
             locked(&self.inbox.held).closed = Some(Some(why.clone()));
         }
-        Error::internal(why)
+        Error::aborted(why)
     }
 }
 

@@ -130,7 +130,7 @@ impl RemoteSource {
 
     fn advance(&mut self) -> Result<Option<MediaEvent>> {
         match self.message()? {
-            FromWorker::Opened(info) => {
+            FromWorker::Opened(info) if !self.opened => {
                 self.opened = true;
                 Ok(Some(MediaEvent::Opened(info)))
             }

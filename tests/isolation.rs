@@ -1,0 +1,388 @@
+//! Decoder processes: what breaks one costs its stream an error or a gap, and nobody else anything.
+#![cfg(feature = "video")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+
+#[path = "isolation/camera.rs"]
+mod camera;
+#[path = "isolation/liars.rs"]
+mod liars;
+#[path = "cli_job/site.rs"]
+mod site;
+mod video_support;
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use headhunt::{
+    error::{Error, Kind, Result},
+    media::{Frame, MediaEvent, MediaSource},
+    model::pixels::resize_bicubic,
+    pipeline::{
+        options::PictureOptions,
+        prepare::{Preparation, PrepareOptions, Prepared, PreparedSegment},
+        snapshot::SnapshotRules,
+    },
+    segment::SegmentRule,
+    video::{Input, VideoLimits, open, worker::Workers},
+};
+use tokio_util::sync::CancellationToken;
+use video_support::{Chunks, Clip, Then, drain, folder};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_headhunt");
+/// Longest wait for what happens at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// No process.
+const NONE: [u32; 0] = [];
+
+/// Tests that look at this process's children go one by one.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn workers() -> Workers {
+    Workers {
+        program: BINARY.into(),
+        ..Workers::of_this_program()
+    }
+}
+
+fn limits() -> VideoLimits {
+    VideoLimits {
+        workers: Some(workers()),
+        spool_dir: folder().to_path_buf(),
+        ..VideoLimits::default()
+    }
+}
+
+/// Decoder processes of a process, dead ones that nobody has waited for among them.
+pub fn decoders(of: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let behind_name = stat.rsplit_once(')').unwrap().1;
+        let parent: u32 = behind_name
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let zombie = behind_name.trim_start().starts_with('Z');
+        if parent == of && (zombie || command.windows(13).any(|piece| piece == b"decode-worker")) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+fn mine() -> Vec<u32> {
+    decoders(std::process::id())
+}
+
+pub fn signal(name: &str, pid: u32) {
+    // Rust's handler of SIGSEGV takes itself away and returns, since a true fault comes again at once.
+    for _ in 0..if name == "SEGV" { 2 } else { 1 } {
+        let status = Command::new("kill")
+            .args(["-s", name, &pid.to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success(), "kill -s {name} {pid}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn frame(source: &mut dyn MediaSource) -> Frame {
+    loop {
+        if let MediaEvent::Frame(frame) = source.next_event().unwrap().unwrap() {
+            return frame;
+        }
+    }
+}
+
+/// The error that ends a source, which may give what was on its way before.
+fn end_of(source: &mut dyn MediaSource) -> Error {
+    let begun = Instant::now();
+    loop {
+        match source.next_event() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended well"),
+            Err(error) => {
+                assert!(begun.elapsed() < PATIENCE);
+                return error;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_or_crashed_process_is_an_error_of_its_stream_alone() {
+    let _alone = alone();
+    let long = Clip::h264("mp4mux").frames(300).make();
+    for (name, told) in [
+        ("KILL", "signal 9 (SIGKILL)"),
+        ("SEGV", "signal 11 (SIGSEGV)"),
+        ("ABRT", "signal 6 (SIGABRT"),
+    ] {
+        let mut broken = open(
+            Input::File(long.clone()),
+            &limits(),
+            CancellationToken::new(),
+        )
+        .unwrap();
+        let [pid] = mine()[..] else {
+            panic!("{:?}", mine());
+        };
+        let bytes = fs::read(Clip::h264("mpegtsmux").frames(100).make()).unwrap();
+        let mut other = open(
+            Input::Upload(Box::new(Chunks::new(bytes, 1000))),
+            &limits(),
+            CancellationToken::new(),
+        )
+        .unwrap();
+        let kept = frame(&mut *broken);
+        signal(name, pid);
+        let error = end_of(&mut *broken);
+        assert_eq!(error.kind(), Kind::Aborted);
+        assert!(error.message().contains(told), "{error}");
+        assert!(error.message().contains("frames"), "{error}");
+        let gone = kept.picture.to_rgb().unwrap_err();
+        assert_eq!(gone.kind(), Kind::DataLoss, "{gone}");
+        assert!(gone.message().contains(told), "{gone}");
+        // It stays failed.
+        assert!(broken.next_event().is_err());
+        assert_eq!(drain(&mut *other).unwrap().stamps.len(), 100);
+        drop((kept, broken, other));
+        assert_eq!(mine(), NONE, "processes stay behind");
+    }
+}
+
+#[test]
+fn a_process_that_hangs_is_stopped() {
+    let _alone = alone();
+    let path = Clip::h264("mp4mux").frames(300).make();
+    let limits = VideoLimits {
+        stall_timeout: Duration::from_millis(300),
+        ..limits()
+    };
+    let mut source = open(Input::File(path), &limits, CancellationToken::new()).unwrap();
+    let kept = frame(&mut *source);
+    let [pid] = mine()[..] else {
+        panic!("{:?}", mine());
+    };
+    signal("STOP", pid);
+    let gone = kept.picture.to_rgb().unwrap_err();
+    assert_eq!(gone.kind(), Kind::DataLoss, "{gone}");
+    let error = end_of(&mut *source);
+    assert!(error.message().contains("hung"), "{error}");
+    assert_eq!(mine(), NONE, "it was not stopped");
+}
+
+#[test]
+fn cancelling_and_dropping_end_a_process_at_once_even_one_that_hangs() {
+    let _alone = alone();
+    let bytes = fs::read(Clip::h264("matroskamux").frames(100).make()).unwrap();
+    for stop in [false, true] {
+        let cancel = CancellationToken::new();
+        let chunks = Chunks::new(bytes.clone(), 1000).then(Then::Stall);
+        let mut source = open(Input::Upload(Box::new(chunks)), &limits(), cancel.clone()).unwrap();
+        frame(&mut *source);
+        if stop {
+            signal("STOP", mine()[0]);
+        }
+        let begun = Instant::now();
+        cancel.cancel();
+        assert_eq!(end_of(&mut *source).kind(), Kind::Cancelled);
+        drop(source);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert_eq!(mine(), NONE);
+    }
+}
+
+#[test]
+fn a_decoder_that_needs_more_memory_than_it_may_have_fails_alone() {
+    let _alone = alone();
+    // Some 12 MB a frame; reference frames, and those that wait, are more than is left beside the libraries.
+    let path = Clip::h264("mp4mux").sized(3840, 2160).frames(20).make();
+    let tight = VideoLimits {
+        workers: Some(Workers {
+            memory_max_bytes: 420 << 20,
+            ..workers()
+        }),
+        ..limits()
+    };
+    let failed = open(Input::File(path.clone()), &tight, CancellationToken::new())
+        .and_then(|mut source| drain(&mut *source));
+    match failed {
+        Ok(decoded) => assert!(!decoded.gaps.is_empty(), "it had enough memory"),
+        Err(error) => assert!(
+            matches!(
+                error.kind(),
+                Kind::Aborted | Kind::InvalidArgument | Kind::DataLoss
+            ),
+            "{error:#}"
+        ),
+    }
+    let mut source = open(Input::File(path), &limits(), CancellationToken::new()).unwrap();
+    assert_eq!(drain(&mut *source).unwrap().stamps.len(), 20);
+    drop(source);
+    assert_eq!(mine(), NONE);
+}
+
+fn prepared(path: &Path, workers: Option<Workers>) -> Vec<PreparedSegment> {
+    let limits = VideoLimits {
+        workers,
+        ..limits()
+    };
+    let mut pictures = PictureOptions {
+        snapshots: Some(SnapshotRules::default()),
+        ..PictureOptions::default()
+    };
+    pictures
+        .mask(vec![vec![(0.1, 0.1), (0.6, 0.2), (0.3, 0.9)]])
+        .unwrap();
+    let options = PrepareOptions {
+        rule: SegmentRule::Frames(48),
+        frames_per_segment: 16,
+        image_side: 448,
+        resize: Arc::new(resize_bicubic),
+        pictures,
+    };
+    let cancel = CancellationToken::new();
+    let (path, own) = (path.to_owned(), cancel.clone());
+    let opener = Box::new(move || open(Input::File(path), &limits, own));
+    let mut preparation = Preparation::start(opener, options, cancel).unwrap();
+    let mut segments = Vec::new();
+    while let Some(item) = preparation.blocking_next() {
+        if let Prepared::Segment(segment) = item.unwrap() {
+            segments.push(segment);
+        }
+    }
+    segments
+}
+
+#[test]
+fn pixels_masks_and_snapshots_are_those_of_this_process_to_the_bit() {
+    let _alone = alone();
+    // The second so large that pictures are reduced before it is known which are sampled.
+    for (width, height) in [(640, 480), (3840, 2160)] {
+        let path = Clip::h264("mp4mux").sized(width, height).frames(60).make();
+        let here = prepared(&path, None);
+        let there = prepared(&path, Some(workers()));
+        assert_eq!(here.len(), 2);
+        assert_eq!(here.len(), there.len());
+        for (a, b) in here.iter().zip(&there) {
+            assert_eq!(a.frames, b.frames);
+            assert_eq!(a.clip.frames, b.clip.frames);
+            assert!(a.snapshot.is_some());
+            assert_eq!(a.snapshot, b.snapshot);
+        }
+    }
+}
+
+#[test]
+fn pictures_of_a_segment_that_died_are_a_gap_and_the_source_says_what_follows() {
+    let _alone = alone();
+    let path = Clip::h264("mp4mux").frames(300).make();
+    let limits = limits();
+    let options = PrepareOptions {
+        rule: SegmentRule::Frames(48),
+        frames_per_segment: 16,
+        image_side: 448,
+        resize: Arc::new(resize_bicubic),
+        pictures: PictureOptions::default(),
+    };
+    let cancel = CancellationToken::new();
+    let own = cancel.clone();
+    // Kills the process when it has given 60 frames.
+    struct Fatal(Box<dyn MediaSource>, u64);
+    impl MediaSource for Fatal {
+        fn next_event(&mut self) -> Result<Option<MediaEvent>> {
+            let event = self.0.next_event();
+            if let Ok(Some(MediaEvent::Frame(_))) = event {
+                self.1 += 1;
+                if self.1 == 90 {
+                    signal("KILL", mine()[0]);
+                }
+            }
+            event
+        }
+    }
+    let opener = Box::new(move || {
+        let source = open(Input::File(path), &limits, own)?;
+        Ok(Box::new(Fatal(source, 0)) as Box<dyn MediaSource>)
+    });
+    let mut preparation = Preparation::start(opener, options, cancel).unwrap();
+    let (mut segments, mut gaps, mut error) = (0, Vec::new(), None);
+    while let Some(item) = preparation.blocking_next() {
+        match item {
+            Ok(Prepared::Segment(_)) => segments += 1,
+            Ok(Prepared::Gap(gap)) => gaps.push(gap),
+            Ok(_) => {}
+            Err(e) => error = Some(e),
+        }
+    }
+    // One segment is whole; the second, if its last frames were on their way, is a gap.
+    assert_eq!(segments, 1);
+    assert!(
+        gaps.iter()
+            .all(|gap| gap.frames_lost == 48 && gap.detail.contains("SIGKILL")),
+        "{gaps:?}"
+    );
+    let error = error.unwrap();
+    assert!(error.message().contains("SIGKILL"), "{error}");
+}
+
+/// What `decode-worker --check` says as a user, in a folder that they may write.
+fn check_as(uid: Option<u32>) -> (bool, String) {
+    // Where that user may read it.
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let program = dir.path().join("headhunt");
+    fs::copy(BINARY, &program).unwrap();
+    let mut command = Command::new(&program);
+    command
+        .args(["decode-worker", "--check"])
+        .env("TMPDIR", dir.path())
+        .env("HOME", dir.path());
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[test]
+fn a_process_confines_itself_with_and_without_privileges() {
+    let root = rustix::process::geteuid().is_root();
+    // Who is not root already is without privileges.
+    for uid in [None, root.then_some(65534)] {
+        let (confined, said) = check_as(uid);
+        assert!(confined && said.contains("confined"), "as {uid:?}: {said}");
+    }
+    workers().check(&limits()).unwrap();
+}
+
+#[test]
+fn a_process_started_by_hand_says_so() {
+    let output = Command::new(BINARY).arg("decode-worker").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("started by a server"), "{said}");
+}

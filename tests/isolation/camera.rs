@@ -1,0 +1,179 @@
+//! The server as an operator starts it, whose decoder processes are killed.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use headhunt::rpc::proto::{
+    DetectOptions, DetectRequest, GapReason, Open, UploadSource, UriSource, WatchRequest,
+    detect_request, detection_service_client::DetectionServiceClient, open, watch_response,
+};
+use tonic::{Code, transport::Channel};
+
+use super::{
+    decoders, signal,
+    site::{MODEL, Process, camera, clip, site, succeeds, text},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn start(profile: &Path) -> (Process, DetectionServiceClient<Channel>) {
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let child: Child = Command::new(super::BINARY)
+        .args(["serve", "--device", "cpu", "--model", MODEL])
+        .args(["--profile", text(profile), "--listen", &address])
+        .env("HEADHUNT__SERVER__METRICS_LISTEN", "")
+        .env("HEADHUNT__SOURCES__ALLOW", "127.0.0.0/8")
+        .env("HEADHUNT__LOG__LEVEL", "error")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let process = Process(child);
+    let begun = Instant::now();
+    loop {
+        let uri = format!("http://{address}");
+        if let Ok(client) = DetectionServiceClient::connect(uri).await {
+            return (process, client);
+        }
+        assert!(begun.elapsed() < PATIENCE, "the server does not listen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn watch(url: &str) -> WatchRequest {
+    WatchRequest {
+        source: Some(UriSource {
+            uri: url.to_owned(),
+            ..UriSource::default()
+        }),
+        options: Some(DetectOptions {
+            provisional: true,
+            ..DetectOptions::default()
+        }),
+        ..WatchRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn a_camera_goes_on_after_its_decoder_died_and_an_upload_ends_with_an_error() {
+    // The server's children, not this process's: tests beside it do not matter.
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = site(dir.path());
+    let profile = dir.path().join("cam.json");
+    succeeds(&[
+        "calibrate",
+        "--model",
+        MODEL,
+        "--manifest",
+        text(&manifest),
+        "--segment-seconds",
+        "1.6",
+        "--prompt",
+        "Is this normal?",
+        "--out",
+        text(&profile),
+    ]);
+    let (_camera, url) = camera(&dir.path().join("a.mp4"), 0);
+    let (server, mut client) = start(&profile).await;
+    let pid = server.0.id();
+    assert!(decoders(pid).is_empty());
+    let mut responses = client.watch(watch(&url)).await.unwrap().into_inner();
+
+    let mut scored = 0;
+    let mut killed: Option<Vec<u32>> = None;
+    let mut gap = None;
+    let begun = Instant::now();
+    // Two segments, then the process dies; then a gap, and two more.
+    while scored < 4 {
+        assert!(begun.elapsed() < PATIENCE, "{scored} segments");
+        match responses.message().await.unwrap().unwrap().message {
+            Some(watch_response::Message::FrameScores(_)) => {
+                if gap.is_some() || scored < 2 {
+                    scored += 1;
+                }
+                if scored == 2 && killed.is_none() {
+                    let running = decoders(pid);
+                    assert_eq!(running.len(), 1, "{running:?}");
+                    signal("SEGV", running[0]);
+                    killed = Some(running);
+                }
+            }
+            Some(watch_response::Message::Gap(told)) => gap = Some(told),
+            _ => {}
+        }
+    }
+    let gap = gap.unwrap();
+    assert_eq!(gap.reason(), GapReason::DecodeError, "{gap:?}");
+    assert!(gap.detail.contains("SIGSEGV"), "{gap:?}");
+    let running = decoders(pid);
+    assert_eq!(running.len(), 1, "one process for the camera: {running:?}");
+    assert_ne!(Some(running), killed);
+
+    // An upload beside it, which waits for more when its process dies.
+    let (requests, received) = tokio::sync::mpsc::channel(4);
+    let ask = |message| DetectRequest {
+        message: Some(message),
+    };
+    let source = open::Source::Upload(UploadSource {
+        name: "clip".to_owned(),
+    });
+    let first = detect_request::Message::Open(Open {
+        source: Some(source),
+        ..Open::default()
+    });
+    requests.send(ask(first)).await.unwrap();
+    let video = dir.path().join("long.mp4");
+    clip(&video, 200, (0, 0), 40);
+    let bytes = std::fs::read(&video).unwrap();
+    let half = bytes[..bytes.len() / 2].to_vec();
+    requests
+        .send(ask(detect_request::Message::Chunk(half.into())))
+        .await
+        .unwrap();
+    let watched = decoders(pid);
+    let mut upload = client
+        .detect(tokio_stream::wrappers::ReceiverStream::new(received))
+        .await
+        .unwrap()
+        .into_inner();
+    let of_upload = loop {
+        assert!(begun.elapsed() < PATIENCE, "no process for the upload");
+        if let Some(new) = decoders(pid).into_iter().find(|p| !watched.contains(p)) {
+            break new;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    signal("KILL", of_upload);
+    let status = loop {
+        match upload.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended well"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    assert!(status.message().contains("SIGKILL"), "{status:?}");
+
+    // The camera did not notice.
+    let more = loop {
+        match responses.message().await.unwrap().unwrap().message {
+            Some(watch_response::Message::FrameScores(scores)) => break scores,
+            Some(watch_response::Message::Gap(gap)) => panic!("{gap:?}"),
+            _ => {}
+        }
+    };
+    assert!(!more.frames.is_empty());
+    drop((responses, upload, requests));
+    let begun = Instant::now();
+    while !decoders(pid).is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "processes stay behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,169 @@
+//! Programs that are no decoder processes, or that were taken over: none is believed.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use headhunt::{
+    error::{Error, Kind},
+    media::MediaSource,
+    video::{Input, VideoLimits, open, worker::Workers},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Clip, NONE, PATIENCE, alone, drain, limits, mine};
+
+/// A message as a decoder process sends it, for a shell's printf.
+fn message(header: &str, body: &str) -> String {
+    let length = |n: usize| -> String {
+        (n as u32)
+            .to_le_bytes()
+            .iter()
+            .map(|byte| format!("\\{byte:03o}"))
+            .collect()
+    };
+    let header_text = header.replace('"', "\\\"");
+    format!(
+        "printf \"{}{}\"; printf '%s' \"{header_text}{body}\"\n",
+        length(header.len()),
+        length(body.len())
+    )
+}
+
+/// What comes of a source whose decoder process is this script.
+fn of(script: &str) -> Error {
+    let dir = tempfile::tempdir().unwrap();
+    let program: PathBuf = dir.path().join("liar");
+    fs::write(&program, format!("#!/bin/sh\n{script}")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let limits = VideoLimits {
+        stall_timeout: Duration::from_millis(300),
+        workers: Some(Workers {
+            program,
+            ..Workers::of_this_program()
+        }),
+        ..limits()
+    };
+    let path = Clip::h264("mp4mux").frames(20).make();
+    let begun = Instant::now();
+    let error = open(Input::File(path), &limits, CancellationToken::new())
+        .and_then(|mut source| drain(&mut *source as &mut dyn MediaSource))
+        .err()
+        .unwrap_or_else(|| panic!("it was believed: {script}"));
+    assert!(begun.elapsed() < PATIENCE);
+    assert_eq!(mine(), NONE, "{script}");
+    error
+}
+
+const STARTED: &str = "\"Started\"";
+const OPENED: &str =
+    r#"{"Opened":{"container":"mp4","codec":"h264","width":64,"height":48,"declared_fps":null}}"#;
+
+fn frame(index: u64, pts: i64) -> String {
+    format!(
+        r#"{{"Frame":{{"picture":{index},"stamp":{{"index":{index},"pts":{pts},"duration":{{"secs":0,"nanos":40000000}}}},"size_bytes":4608}}}}"#
+    )
+}
+
+#[test]
+fn what_a_process_says_is_checked() {
+    let _alone = alone();
+    let told = |messages: &[(&str, &str)]| -> Error {
+        let mut script: String = messages
+            .iter()
+            .map(|(header, body)| message(header, body))
+            .collect();
+        script.push_str("sleep 60\n");
+        of(&script)
+    };
+    for (what, error, expected) in [
+        ("ends at once", of("exit 7\n"), "exit code 7"),
+        ("is silent", of("sleep 60\n"), "hung"),
+        (
+            "sends lengths beyond all bounds",
+            of("printf '\\377\\377\\377\\377\\377\\377\\377\\377'; sleep 60\n"),
+            "a message with a header",
+        ),
+        (
+            "speaks another language",
+            of("echo 'Hello, I am a decoder and glad to meet you'; sleep 60\n"),
+            "stopped",
+        ),
+        (
+            "sends an unknown message",
+            told(&[("\"Hello\"", "")]),
+            "stopped",
+        ),
+        (
+            "gives frames of nothing",
+            told(&[(OPENED, "")]),
+            "frames of nothing",
+        ),
+        (
+            "gives a frame before it is open",
+            told(&[(STARTED, ""), (&frame(0, 0), "")]),
+            "another order",
+        ),
+        (
+            "leaves a frame out",
+            told(&[(STARTED, ""), (OPENED, ""), (&frame(1, 0), "")]),
+            "another order",
+        ),
+        (
+            "goes back in time",
+            told(&[
+                (STARTED, ""),
+                (OPENED, ""),
+                (&frame(0, 40_000_000), ""),
+                (r#"{"Rgb":{"width":2,"height":1}}"#, "RGBRGB"),
+                (&frame(1, 0), ""),
+            ]),
+            "another order",
+        ),
+        (
+            "gives a picture of another size than it says",
+            told(&[
+                (STARTED, ""),
+                (OPENED, ""),
+                (&frame(0, 0), ""),
+                (r#"{"Rgb":{"width":9000,"height":9000}}"#, "RGB"),
+            ]),
+            "another picture",
+        ),
+        (
+            "tells of a camera",
+            told(&[(STARTED, ""), (r#"{"Ended":null}"#, "")]),
+            "another order",
+        ),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains(expected), "a process that {what}: {text}");
+    }
+    // More than it was asked for, and than anybody takes.
+    let flood = message(STARTED, "") + &message(OPENED, "").repeat(200) + "sleep 60\n";
+    let text = of(&flood).to_string();
+    assert!(text.contains("stopped"), "{text}");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let _alone = alone();
+    let limits = VideoLimits {
+        workers: Some(Workers {
+            program: "/nowhere/headhunt".into(),
+            ..Workers::of_this_program()
+        }),
+        ..limits()
+    };
+    let path = Clip::h264("mp4mux").frames(20).make();
+    let error = open(Input::File(path), &limits, CancellationToken::new())
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(error.message().contains("decoder process"), "{error:#}");
+    let error = limits.workers.as_ref().unwrap().check(&limits).unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+}
