@@ -870,6 +870,10 @@ pub const MEMORY_TRIM_PERIOD: Duration = Duration::from_secs(30);
 /// less for each of them; each may hold a picture in its memory.
 pub const WORKER_FRAMES_AHEAD: u32 = 8;
 
+/// Pictures that a decoder process may be reducing, or have reduced and not yet given, for one stream.
+/// Each has 602 kB of shared memory.
+pub const WORKER_PICTURES_AHEAD: u32 = 4;
+
 /// Events of one frame at most: a gap before it, what was opened, itself, and the end.
 pub const WORKER_EVENTS_PER_FRAME: u32 = 4;
 
@@ -901,8 +905,14 @@ pub const WORKER_START_SLOW: Duration = Duration::from_secs(1);
 /// CPU time that a decoder process may use without an event, seconds; then the kernel ends it.
 pub const WORKER_CPU_SECONDS: u64 = 600;
 
+/// Between two renewals of it while frames come.
+pub const WORKER_CPU_RENEWAL: Duration = Duration::from_secs(10);
+
 /// Files that a decoder process may have open.
 pub const WORKER_FILES: u64 = 256;
+
+/// Largest file that a decoder process may write where its spool is smaller, bytes: shared pictures count.
+pub const WORKER_FILE_BYTES: u64 = 64 << 20;
 
 /// Address space of a decoder process by default, bytes. A frame of 8K takes 50 MB, and a decoder keeps
 /// up to 17 of them for reference.

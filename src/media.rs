@@ -84,6 +84,11 @@ pub trait Picture: Send + Sync {
     /// Memory it holds, bytes.
     fn size_bytes(&self) -> usize;
 
+    /// Says that [`reduced`](Self::reduced) will be asked for the same soon; others may be asked between.
+    fn will_reduce(&self, how: &Reduction) {
+        let _ = how;
+    }
+
     /// What is wanted of the picture, made where it lies; `None` where it lies here, and
     /// [`to_rgb`](Self::to_rgb) is as good. A picture in another process is smaller once reduced.
     ///

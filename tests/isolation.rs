@@ -6,6 +6,7 @@
 mod camera;
 #[path = "isolation/liars.rs"]
 mod liars;
+#[allow(dead_code)] // other tests use the rest of it
 #[path = "cli_job/site.rs"]
 mod site;
 mod video_support;
@@ -41,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// No process.
 const NONE: [u32; 0] = [];
 
-/// Tests that look at this process's children go one by one.
+/// Every test here starts children or looks at them, so they go one by one.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +64,7 @@ fn limits() -> VideoLimits {
 }
 
 /// Decoder processes of a process, dead ones that nobody has waited for among them.
-pub fn decoders(of: u32) -> Vec<u32> {
+fn decoders(of: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
@@ -92,7 +93,7 @@ fn mine() -> Vec<u32> {
     decoders(std::process::id())
 }
 
-pub fn signal(name: &str, pid: u32) {
+fn signal(name: &str, pid: u32) {
     // Rust's handler of SIGSEGV takes itself away and returns, since a true fault comes again at once.
     for _ in 0..if name == "SEGV" { 2 } else { 1 } {
         let status = Command::new("kill")
@@ -370,6 +371,7 @@ fn check_as(uid: Option<u32>) -> (bool, String) {
 
 #[test]
 fn a_process_confines_itself_with_and_without_privileges() {
+    let _alone = alone();
     let root = rustix::process::geteuid().is_root();
     // Who is not root already is without privileges.
     for uid in [None, root.then_some(65534)] {
@@ -381,6 +383,7 @@ fn a_process_confines_itself_with_and_without_privileges() {
 
 #[test]
 fn a_process_started_by_hand_says_so() {
+    let _alone = alone();
     let output = Command::new(BINARY).arg("decode-worker").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);

@@ -23,7 +23,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     engine::probe::Clip,
     error::{Error, Kind, Result, ResultExt},
-    limits::{DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES},
+    limits::{
+        DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES, WORKER_PICTURES_AHEAD,
+    },
     media::{
         Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbImage,
         SourceState,
@@ -435,6 +437,14 @@ impl Preparer {
         let mut frames: Vec<Arc<[u8]>> = Vec::with_capacity(segment.samples.len());
         let mut snapshot = None;
         let mut last = None;
+        let mut ahead = segment.samples.iter().zip(&segment.sample_offsets);
+        let ask = |(sample, offset): (&Sample, &usize)| {
+            sample.ahead(&self.reducer, middle == Some(*offset));
+        };
+        ahead
+            .by_ref()
+            .take(WORKER_PICTURES_AHEAD as usize)
+            .for_each(ask);
         for (sample, offset) in segment.samples.iter().zip(&segment.sample_offsets) {
             if last == Some(*offset) {
                 frames.extend(frames.last().cloned());
@@ -442,6 +452,7 @@ impl Preparer {
             }
             last = Some(*offset);
             let prepared = sample.prepare(&self.reducer, middle == Some(*offset))?;
+            ahead.next().into_iter().for_each(ask);
             if let (Some(jpeg), Some(frame)) = (prepared.jpeg, segment.frames.get(*offset)) {
                 snapshot = Some(Snapshot {
                     jpeg,

@@ -50,6 +50,11 @@ impl Reducer {
         })
     }
 
+    /// Says that [`of`](Self::of) will be asked for the same soon.
+    pub fn ahead(&self, picture: &dyn Picture, shown: bool) {
+        picture.will_reduce(if shown { &self.shown } else { &self.plain });
+    }
+
     /// The picture for the model and, if `shown` and asked for, for people.
     pub fn of(&self, picture: &dyn Picture, shown: bool) -> Result<Reduced> {
         let how = if shown { &self.shown } else { &self.plain };

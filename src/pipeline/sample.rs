@@ -42,6 +42,13 @@ impl Sample {
         }
     }
 
+    /// Says that [`prepare`](Self::prepare) will be asked for the same soon.
+    pub fn ahead(&self, reducer: &Reducer, snapshot: bool) {
+        if let Sample::Raw(picture) = self {
+            reducer.ahead(picture.as_ref(), snapshot);
+        }
+    }
+
     /// The frame for the model and, if `snapshot` and asked for, for people. A frame that had to be
     /// reduced early makes a snapshot no larger than the model's picture.
     ///

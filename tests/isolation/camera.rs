@@ -14,7 +14,7 @@ use headhunt::rpc::proto::{
 use tonic::{Code, transport::Channel};
 
 use super::{
-    decoders, signal,
+    alone, decoders, signal,
     site::{MODEL, Process, camera, clip, site, succeeds, text},
 };
 
@@ -61,9 +61,13 @@ fn watch(url: &str) -> WatchRequest {
     }
 }
 
-#[tokio::test]
-async fn a_camera_goes_on_after_its_decoder_died_and_an_upload_ends_with_an_error() {
-    // The server's children, not this process's: tests beside it do not matter.
+#[test]
+fn a_camera_goes_on_after_its_decoder_died_and_an_upload_ends_with_an_error() {
+    let _alone = alone();
+    tokio::runtime::Runtime::new().unwrap().block_on(watched());
+}
+
+async fn watched() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = site(dir.path());
     let profile = dir.path().join("cam.json");

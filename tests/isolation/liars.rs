@@ -58,6 +58,8 @@ fn of(script: &str) -> Error {
     error
 }
 
+/// What follows comes when it has been asked for.
+const LATER: &str = "";
 const STARTED: &str = "\"Started\"";
 const OPENED: &str =
     r#"{"Opened":{"container":"mp4","codec":"h264","width":64,"height":48,"declared_fps":null}}"#;
@@ -74,7 +76,10 @@ fn what_a_process_says_is_checked() {
     let told = |messages: &[(&str, &str)]| -> Error {
         let mut script: String = messages
             .iter()
-            .map(|(header, body)| message(header, body))
+            .map(|(header, body)| match *header {
+                LATER => "sleep 0.5\n".to_owned(),
+                header => message(header, body),
+            })
             .collect();
         script.push_str("sleep 60\n");
         of(&script)
@@ -118,7 +123,11 @@ fn what_a_process_says_is_checked() {
                 (STARTED, ""),
                 (OPENED, ""),
                 (&frame(0, 40_000_000), ""),
-                (r#"{"Rgb":{"width":2,"height":1}}"#, "RGBRGB"),
+                (LATER, ""),
+                (
+                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":2,"height":1}}}}"#,
+                    "RGBRGB",
+                ),
                 (&frame(1, 0), ""),
             ]),
             "another order",
@@ -129,9 +138,24 @@ fn what_a_process_says_is_checked() {
                 (STARTED, ""),
                 (OPENED, ""),
                 (&frame(0, 0), ""),
-                (r#"{"Rgb":{"width":9000,"height":9000}}"#, "RGB"),
+                (LATER, ""),
+                (
+                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":9000,"height":9000}}}}"#,
+                    "RGB",
+                ),
             ]),
             "another picture",
+        ),
+        (
+            "answers what nobody asked",
+            told(&[
+                (STARTED, ""),
+                (
+                    r#"{"Answer":{"ticket":5,"answer":{"Rgb":{"width":1,"height":1}}}}"#,
+                    "RGB",
+                ),
+            ]),
+            "nobody asked",
         ),
         (
             "tells of a camera",

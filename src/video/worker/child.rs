@@ -14,13 +14,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    board::Board,
     confine,
     source::STANDARD_INPUT,
-    wire::{self, Begin, DecodedHead, Fault, FromWorker, Job, PacketHead, ToWorker},
+    wire::{self, Answer, Begin, DecodedHead, Fault, FromWorker, Job, PacketHead, ToWorker},
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
-    limits::{SPOOL_MAX_BYTES, UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_MEMORY_BYTES},
+    limits::{
+        SPOOL_MAX_BYTES, UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_CPU_RENEWAL,
+        WORKER_MEMORY_BYTES,
+    },
     media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource as _, MediaTime, Picture, Reduce},
     rtsp::{Packet, Track},
     video::{
@@ -48,6 +52,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn run(reduce: Reduce) -> Result<()> {
     let socket = control()?;
     let cannot = || "a decoder process is started by a server, not by hand".to_owned();
+    let board = Board::take(&socket).or_kind(Kind::FailedPrecondition, cannot)?;
     let mut reader = BufReader::new(
         socket
             .try_clone()
@@ -58,6 +63,8 @@ pub fn run(reduce: Reduce) -> Result<()> {
     };
     let shared = Arc::new(Shared {
         socket: Mutex::new(socket),
+        board,
+        renewed: Mutex::new(Instant::now()),
         spoke: Mutex::new(Instant::now()),
         pictures: Mutex::default(),
         credit: Mutex::new(0),
@@ -101,6 +108,10 @@ fn control() -> Result<UnixStream> {
 /// What the threads of the process share.
 struct Shared {
     socket: Mutex<UnixStream>,
+    /// Where reduced pictures go.
+    board: Board,
+    /// When its CPU time was given anew.
+    renewed: Mutex<Instant>,
     /// When the server last heard of it.
     spoke: Mutex<Instant>,
     pictures: Mutex<Pictures>,
@@ -163,7 +174,11 @@ impl Shared {
         let mut credit = locked(&self.credit);
         *credit = credit.saturating_sub(1);
         drop(credit);
-        confine::renew_cpu();
+        let mut renewed = locked(&self.renewed);
+        if renewed.elapsed() >= WORKER_CPU_RENEWAL {
+            *renewed = Instant::now();
+            confine::renew_cpu();
+        }
     }
 }
 
@@ -333,19 +348,31 @@ fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
                 drop(pictures);
                 drop(released);
             }
-            ToWorker::Rgb(id) => answer(shared, || {
-                let rgb = find(shared, id)?.to_rgb()?;
+            ToWorker::Rgb { ticket, picture } => answer(shared, ticket, || {
+                let rgb = find(shared, picture)?.to_rgb()?;
                 let (width, height) = (rgb.width, rgb.height);
-                Ok((FromWorker::Rgb { width, height }, rgb.data))
+                Ok((Answer::Rgb { width, height }, rgb.data))
             }),
-            ToWorker::Reduce(id, how) => answer(shared, || {
-                let reduced = reduce(find(shared, id)?.to_rgb()?, &how)?;
+            ToWorker::Reduce {
+                ticket,
+                picture,
+                how,
+                place,
+            } => answer(shared, ticket, || {
+                let reduced = reduce(find(shared, picture)?.to_rgb()?, &how)?;
                 let jpeg = reduced.jpeg.as_deref().unwrap_or_default();
-                let message = FromWorker::Reduced {
+                let told = Answer::Reduced {
                     upright: reduced.upright,
                     pixels: reduced.pixels.len(),
                 };
-                Ok((message, [&reduced.pixels, jpeg].concat()))
+                let Some(place) = place else {
+                    return Ok((told, [&reduced.pixels, jpeg].concat()));
+                };
+                let laid = shared.board.write(&reduced.pixels, place);
+                laid.or_kind(Kind::ResourceExhausted, || {
+                    "the decoder process has no memory to share".into()
+                })?;
+                Ok((told, jpeg.to_vec()))
             }),
             ToWorker::Packet(head) => packet(shared, &head, body),
             ToWorker::NoMorePackets => {
@@ -363,13 +390,12 @@ fn find(shared: &Shared, id: u64) -> Result<Arc<dyn Picture>> {
     found.ok_or_else(|| Error::internal(format!("the decoder process has no picture {id}")))
 }
 
-fn answer(shared: &Shared, make: impl FnOnce() -> Result<(FromWorker, Vec<u8>)>) {
+fn answer(shared: &Shared, ticket: u64, make: impl FnOnce() -> Result<(Answer, Vec<u8>)>) {
     let made = catch_unwind(AssertUnwindSafe(make))
         .unwrap_or_else(|_| Err(Error::internal("the decoder process panicked on a picture")));
-    match made {
-        Ok((message, body)) => shared.send(&message, &body),
-        Err(error) => shared.send(&FromWorker::NoPicture(Fault::from(&error)), &[]),
-    }
+    let (answer, body) =
+        made.unwrap_or_else(|error| (Answer::NoPicture(Fault::from(&error)), Vec::new()));
+    shared.send(&FromWorker::Answer { ticket, answer }, &body);
 }
 
 fn packet(shared: &Shared, head: &PacketHead, data: Vec<u8>) {

@@ -19,7 +19,7 @@ use seccompiler::{
 
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
-    limits::{WORKER_CPU_SECONDS, WORKER_FILES},
+    limits::{WORKER_CPU_SECONDS, WORKER_FILE_BYTES, WORKER_FILES},
 };
 
 /// Calls that nothing which decodes needs.
@@ -132,7 +132,7 @@ pub(super) fn limit(memory_max_bytes: u64, spool_max_bytes: u64) -> Result<()> {
     for (resource, most) in [
         (Resource::As, memory_max_bytes),
         (Resource::Nofile, WORKER_FILES),
-        (Resource::Fsize, spool_max_bytes.saturating_add(1 << 20)),
+        (Resource::Fsize, spool_max_bytes.max(WORKER_FILE_BYTES)),
         (Resource::Core, 0),
     ] {
         let hard = getrlimit(resource)

@@ -8,9 +8,10 @@
 //!           frames without pixels ◀─ socket: events, reduced pictures ◀────────┘
 //! ```
 //!
-//! Pictures stay in the process; what crosses is the model's 448 × 448 pixels of those that are
-//! sampled. The process confines itself before it reads the first byte of media (see [`confine`]).
+//! Pictures stay in the process; what crosses, through shared memory, is the model's 448 × 448 pixels of
+//! those that are sampled. The process confines itself before it reads the first byte of media (see [`confine`]).
 
+mod board;
 mod child;
 mod confine;
 mod connection;

@@ -1,10 +1,10 @@
 //! A picture in a decoder process.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    process::Process,
-    wire::{FromWorker, ToWorker},
+    process::{Process, Ticket},
+    wire::Answer,
 };
 use crate::{
     error::{Error, Result},
@@ -16,6 +16,8 @@ pub(super) struct RemotePicture {
     process: Arc<Process>,
     id: u64,
     size_bytes: usize,
+    /// What was asked for ahead.
+    asked: Mutex<Option<(Reduction, Ticket)>>,
 }
 
 impl RemotePicture {
@@ -24,19 +26,58 @@ impl RemotePicture {
             process: Arc::clone(process),
             id,
             size_bytes,
+            asked: Mutex::new(None),
         }
     }
 
-    fn strange(&self, what: &str) -> Error {
-        let error = self.process.broke_protocol(what);
-        Error::data_loss(error.to_string())
+    fn strange(&self) -> Error {
+        let what = "it sent another picture than was asked for";
+        Error::data_loss(self.process.broke_protocol(what).to_string())
+    }
+
+    fn answered(&self, how: &Reduction, ticket: &Ticket) -> Result<Reduced> {
+        let (answer, body) = self.process.answer(ticket)?;
+        let expected = how.side as usize * how.side as usize * 3;
+        let (upright, pixels) = match answer {
+            Answer::Reduced { upright, pixels } => (upright, pixels),
+            Answer::NoPicture(fault) => return Err(fault.into()),
+            Answer::Rgb { .. } => return Err(self.strange()),
+        };
+        if pixels != expected {
+            return Err(self.strange());
+        }
+        let (pixels, jpeg) = match ticket.place {
+            Some(place) => (self.process.pixels(place, pixels)?, &*body),
+            None => {
+                let (pixels, jpeg) = body
+                    .split_at_checked(pixels)
+                    .ok_or_else(|| self.strange())?;
+                (pixels.into(), jpeg)
+            }
+        };
+        if jpeg.len() > how.snapshot.map_or(0, |rules| rules.max_bytes) {
+            return Err(self.strange());
+        }
+        Ok(Reduced {
+            pixels,
+            upright,
+            jpeg: (!jpeg.is_empty()).then(|| jpeg.into()),
+        })
+    }
+
+    fn asked(&self) -> Option<(Reduction, Ticket)> {
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
 impl Picture for RemotePicture {
     fn to_rgb(&self) -> Result<RgbImage> {
-        match self.process.ask(&ToWorker::Rgb(self.id))? {
-            (FromWorker::Rgb { width, height }, data)
+        let ticket = self.process.ask_rgb(self.id);
+        match self.process.answer(&ticket)? {
+            (Answer::Rgb { width, height }, data)
                 if data.len() as u64 == u64::from(width) * u64::from(height) * 3 =>
             {
                 Ok(RgbImage {
@@ -45,8 +86,8 @@ impl Picture for RemotePicture {
                     data,
                 })
             }
-            (FromWorker::NoPicture(fault), _) => Err(fault.into()),
-            _ => Err(self.strange("it sent another picture than was asked for")),
+            (Answer::NoPicture(fault), _) => Err(fault.into()),
+            _ => Err(self.strange()),
         }
     }
 
@@ -54,34 +95,36 @@ impl Picture for RemotePicture {
         self.size_bytes
     }
 
-    fn reduced(&self, how: &Reduction) -> Option<Result<Reduced>> {
-        let answer = match self.process.ask(&ToWorker::Reduce(self.id, how.clone())) {
-            Ok(answer) => answer,
-            Err(e) => return Some(Err(e)),
-        };
-        Some(match answer {
-            (FromWorker::Reduced { upright, pixels }, body)
-                if pixels <= body.len() && body.len() - pixels <= most_jpeg(how) =>
-            {
-                let (model, jpeg) = body.split_at(pixels);
-                Ok(Reduced {
-                    pixels: model.into(),
-                    upright,
-                    jpeg: (!jpeg.is_empty()).then(|| jpeg.into()),
-                })
-            }
-            (FromWorker::NoPicture(fault), _) => Err(fault.into()),
-            _ => Err(self.strange("it sent another picture than was asked for")),
-        })
+    fn will_reduce(&self, how: &Reduction) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_none() {
+            let ticket = self.process.ask_reduced(self.id, how, true);
+            *asked = ticket.map(|ticket| (how.clone(), ticket));
+        }
     }
-}
 
-fn most_jpeg(how: &Reduction) -> usize {
-    how.snapshot.map_or(0, |rules| rules.max_bytes)
+    fn reduced(&self, how: &Reduction) -> Option<Result<Reduced>> {
+        let ticket = match self.asked() {
+            Some((asked, ticket)) if asked == *how => Some(ticket),
+            Some((_, ticket)) => {
+                self.process.done(&ticket, false);
+                None
+            }
+            None => None,
+        };
+        // With no place free the pixels come through the socket, so one always comes.
+        let ticket = ticket.or_else(|| self.process.ask_reduced(self.id, how, false))?;
+        let reduced = self.answered(how, &ticket);
+        self.process.done(&ticket, true);
+        Some(reduced)
+    }
 }
 
 impl Drop for RemotePicture {
     fn drop(&mut self) {
+        if let Some((_, ticket)) = self.asked() {
+            self.process.done(&ticket, false);
+        }
         self.process.release(self.id);
     }
 }

@@ -1,7 +1,7 @@
 //! A decoder process as the server sees it: started, talked to, listened to, ended.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, HashSet, VecDeque},
     io::{self, BufReader, Write as _},
     os::{
         fd::OwnedFd,
@@ -22,20 +22,25 @@ use tokio::sync::Notify;
 
 use super::{
     Workers,
-    wire::{self, Begin, FromWorker, Job, Limits, ToWorker},
+    board::Board,
+    wire::{self, Answer, Begin, FromWorker, Job, Limits, ToWorker},
 };
 use crate::{
     error::{Error, Kind, Result},
     limits::{
         WORKER_END_WAIT, WORKER_EVENTS_PER_FRAME, WORKER_FRAMES_AHEAD, WORKER_GRACE,
-        WORKER_WRITE_TIMEOUT,
+        WORKER_PICTURES_AHEAD, WORKER_WRITE_TIMEOUT,
     },
+    media::Reduction,
     telemetry::decoders,
     video::VideoLimits,
 };
 
 /// Events that may lie in the inbox; the process is held to it by the frames it may give ahead.
 const INBOX_MAX: usize = (WORKER_FRAMES_AHEAD * WORKER_EVENTS_PER_FRAME) as usize + 16;
+
+/// Answers that may lie there: those ahead, and one of each thread that asks.
+const ANSWERS_MAX: usize = WORKER_PICTURES_AHEAD as usize + 4;
 
 /// Variables of the environment that a decoder process gets. Others may hold secrets.
 const ENVIRONMENT: [&str; 8] = [
@@ -54,8 +59,8 @@ pub(super) struct Process {
     child: Mutex<Child>,
     writer: Mutex<UnixStream>,
     inbox: Arc<Inbox>,
-    /// One question at a time.
-    asking: Mutex<()>,
+    /// Where reduced pictures come.
+    board: Board,
     /// Pictures that nobody holds any more; told with the next message.
     released: Mutex<Vec<u64>>,
     /// Without a sign of life for so long it is taken for hung.
@@ -75,10 +80,33 @@ struct Inbox {
 
 struct Held {
     events: VecDeque<FromWorker>,
-    answer: Option<(FromWorker, Vec<u8>)>,
+    /// Questions that nobody waits for and that have no answer yet.
+    abandoned: HashSet<u64>,
+    answers: HashMap<u64, (Answer, Vec<u8>)>,
+    next_ticket: u64,
+    /// Whether each place of the shared memory is in use, by the ticket that uses it.
+    places: [Option<u64>; WORKER_PICTURES_AHEAD as usize],
     heard: Instant,
     /// Nothing more will come; why, where that is known already.
     closed: Option<Option<String>>,
+}
+
+impl Held {
+    /// A ticket's place may be used again.
+    fn free(&mut self, ticket: u64) {
+        for place in &mut self.places {
+            if *place == Some(ticket) {
+                *place = None;
+            }
+        }
+    }
+}
+
+/// A question that is not answered yet.
+pub(super) struct Ticket {
+    id: u64,
+    /// Where in the shared memory the answer's pixels come, bytes.
+    pub(super) place: Option<u64>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,6 +136,8 @@ impl Process {
         let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
         ours.set_write_timeout(Some(WORKER_WRITE_TIMEOUT))
             .map_err(cannot)?;
+        let board = Board::new().map_err(cannot)?;
+        board.give(&ours).map_err(cannot)?;
         let reader = ours.try_clone().map_err(cannot)?;
         let kept = std::env::vars_os().filter(|(name, _)| {
             name.to_str()
@@ -128,7 +158,10 @@ impl Process {
         let inbox = Arc::new(Inbox {
             held: Mutex::new(Held {
                 events: VecDeque::new(),
-                answer: None,
+                abandoned: HashSet::new(),
+                answers: HashMap::new(),
+                next_ticket: 0,
+                places: Default::default(),
                 heard: Instant::now(),
                 closed: None,
             }),
@@ -139,7 +172,7 @@ impl Process {
             child: Mutex::new(child),
             writer: Mutex::new(ours),
             inbox: Arc::clone(&inbox),
-            asking: Mutex::new(()),
+            board,
             released: Mutex::new(Vec::new()),
             patience: limits.stall_timeout + WORKER_GRACE,
             mourned: AtomicBool::new(false),
@@ -224,16 +257,64 @@ impl Process {
         locked(&self.inbox.held).heard = Instant::now();
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks for a picture in RGB.
+    pub(super) fn ask_rgb(&self, picture: u64) -> Ticket {
+        let ticket = self.ticket(None);
+        self.send(
+            &ToWorker::Rgb {
+                ticket: ticket.id,
+                picture,
+            },
+            &[],
+        );
+        ticket
+    }
+
+    /// Asks for a reduced picture. With `only_shared`, not if no place is free.
+    pub(super) fn ask_reduced(
+        &self,
+        picture: u64,
+        how: &Reduction,
+        only_shared: bool,
+    ) -> Option<Ticket> {
+        let bytes = u64::from(how.side) * u64::from(how.side) * 3;
+        let ticket = self.ticket(Some(bytes));
+        if only_shared && ticket.place.is_none() {
+            return None;
+        }
+        self.send(
+            &ToWorker::Reduce {
+                ticket: ticket.id,
+                picture,
+                how: how.clone(),
+                place: ticket.place,
+            },
+            &[],
+        );
+        Some(ticket)
+    }
+
+    /// A new ticket, with a place for so many bytes if one is free.
+    fn ticket(&self, bytes: Option<u64>) -> Ticket {
+        let mut held = locked(&self.inbox.held);
+        let id = held.next_ticket;
+        held.next_ticket += 1;
+        let place = bytes.and_then(|bytes| {
+            let free = held.places.iter().position(Option::is_none)?;
+            *held.places.get_mut(free)? = Some(id);
+            Some(free as u64 * bytes)
+        });
+        Ticket { id, place }
+    }
+
+    /// Waits for the answer to a question. The picture's place stays in use until [`done`](Self::done).
     ///
     /// `DataLoss` when the process has ended or hangs: what was asked for is gone with it.
-    pub(super) fn ask(&self, question: &ToWorker) -> Result<(FromWorker, Vec<u8>)> {
-        let _one = locked(&self.asking);
-        self.send(question, &[]);
+    pub(super) fn answer(&self, ticket: &Ticket) -> Result<(Answer, Vec<u8>)> {
         let asked = Instant::now();
         let mut held = locked(&self.inbox.held);
         loop {
-            if let Some(answer) = held.answer.take() {
+            if let Some(answer) = held.answers.remove(&ticket.id) {
                 return Ok(answer);
             }
             let left = self.patience.saturating_sub(asked.elapsed());
@@ -253,6 +334,23 @@ impl Process {
                 .wait_timeout(held, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+        }
+    }
+
+    /// The pixels at a ticket's place.
+    pub(super) fn pixels(&self, place: u64, bytes: usize) -> Result<Arc<[u8]>> {
+        self.board
+            .read(bytes, place)
+            .map_err(|e| self.broke_protocol(&format!("it laid down no picture: {e}")))
+    }
+
+    /// Nobody waits for the answer, or it has been dealt with.
+    pub(super) fn done(&self, ticket: &Ticket, answered: bool) {
+        let mut held = locked(&self.inbox.held);
+        if answered || held.answers.remove(&ticket.id).is_some() {
+            held.free(ticket.id);
+        } else {
+            held.abandoned.insert(ticket.id);
         }
     }
 
@@ -374,8 +472,18 @@ impl Inbox {
             held.heard = Instant::now();
             match message {
                 FromWorker::Alive => continue,
-                FromWorker::Reduced { .. } | FromWorker::Rgb { .. } | FromWorker::NoPicture(_) => {
-                    held.answer = Some((message, body));
+                FromWorker::Answer { ticket, .. } if held.abandoned.remove(&ticket) => {
+                    held.free(ticket);
+                }
+                FromWorker::Answer { ticket, answer }
+                    if ticket < held.next_ticket && held.answers.len() < ANSWERS_MAX =>
+                {
+                    held.answers.insert(ticket, (answer, body));
+                }
+                FromWorker::Answer { .. } => {
+                    break Some(
+                        "the decoder process was stopped: it answered what nobody asked".to_owned(),
+                    );
                 }
                 event if held.events.len() < INBOX_MAX => held.events.push_back(event),
                 _ => {

@@ -31,9 +31,15 @@ pub(super) enum ToWorker {
     /// Nobody will ask for these pictures any more.
     Release(Vec<u64>),
     /// Answer with a reduced picture.
-    Reduce(u64, Reduction),
+    Reduce {
+        ticket: u64,
+        picture: u64,
+        how: Reduction,
+        /// Where in the shared memory the pixels go, bytes; into the answer otherwise.
+        place: Option<u64>,
+    },
     /// Answer with a picture in RGB.
-    Rgb(u64),
+    Rgb { ticket: u64, picture: u64 },
     /// A packet of a camera; its bytes are the body.
     Packet(PacketHead),
     /// No more packets will come.
@@ -130,20 +136,30 @@ pub(super) enum FromWorker {
     Taken(u64),
     /// No more pictures of this connection will come; the fault that ended it, if one did.
     Ended(Option<String>),
-    /// To `Reduce`; the body is the model's picture, then the JPEG of the rest.
+    /// To a question, by its ticket.
+    Answer {
+        ticket: u64,
+        answer: Answer,
+    },
+    /// To `Job::Check`: what it was not to be able to do and can.
+    Checked(Vec<String>),
+}
+
+/// What a question is answered with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// The body is the model's picture of so many bytes where it had no place in the shared memory, and
+    /// the JPEG.
     Reduced {
         upright: (u32, u32),
         pixels: usize,
     },
-    /// To `Rgb`; the body is the picture.
+    /// The body is the picture.
     Rgb {
         width: u32,
         height: u32,
     },
-    /// To either.
     NoPicture(Fault),
-    /// To `Job::Check`: what it was not to be able to do and can.
-    Checked(Vec<String>),
 }
 
 /// A camera's picture without its pixels.
@@ -258,19 +274,23 @@ mod tests {
     fn messages_come_out_as_they_went_in_and_one_after_another() {
         let mut bytes = Vec::new();
         encode(&ToWorker::More(3), b"", &mut bytes).unwrap();
-        write(&mut bytes, &ToWorker::Rgb(7), b"body").unwrap();
+        let rgb = ToWorker::Rgb {
+            ticket: 1,
+            picture: 7,
+        };
+        write(&mut bytes, &rgb, b"body").unwrap();
         let mut from = bytes.as_slice();
         let (first, body) = read::<ToWorker>(&mut from, 4).unwrap().unwrap();
         assert!(matches!(first, ToWorker::More(3)) && body.is_empty());
         let (second, body) = read::<ToWorker>(&mut from, 4).unwrap().unwrap();
-        assert!(matches!(second, ToWorker::Rgb(7)) && body == b"body");
+        assert!(matches!(second, ToWorker::Rgb { picture: 7, .. }) && body == b"body");
         assert!(read::<ToWorker>(&mut from, 4).unwrap().is_none());
     }
 
     #[test]
     fn lengths_are_checked_before_they_are_believed() {
         let mut bytes = Vec::new();
-        encode(&ToWorker::Rgb(7), b"12345", &mut bytes).unwrap();
+        encode(&ToWorker::More(7), b"12345", &mut bytes).unwrap();
         assert!(read::<ToWorker>(&mut bytes.as_slice(), 4).is_err());
         let huge = [0xff; 16];
         assert!(read::<ToWorker>(&mut huge.as_slice(), usize::MAX).is_err());
