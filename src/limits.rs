@@ -861,6 +861,10 @@ pub const TOKEN_MAX_BYTES: usize = 512;
 /// at the same time, and memory that one thread freed is used again by the next.
 pub const ALLOCATOR_ARENAS: i32 = 2;
 
+/// Blocks up to this size, bytes, and as much at the end of an arena, are kept by a decoder process for the
+/// next picture: the most that glibc takes.
+pub const ALLOCATOR_REUSED_BYTES: i32 = 32 << 20;
+
 /// Time between two searches for free pages that go back to the system.
 pub const MEMORY_TRIM_PERIOD: Duration = Duration::from_secs(30);
 

@@ -112,9 +112,9 @@ pub struct Reduction {
 
 /// What was made of a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reduced {
+pub struct Reduced<P = Arc<[u8]>> {
     /// The model's picture: `side * side * 3` bytes, RGB.
-    pub pixels: Arc<[u8]>,
+    pub pixels: P,
     /// Width and height of the upright picture, pixels.
     pub upright: (u32, u32),
     /// For people, where asked for and where it could be made small enough.
@@ -122,7 +122,7 @@ pub struct Reduced {
 }
 
 /// Reduces a picture, given in RGB.
-pub type Reduce = Box<dyn Fn(RgbImage, &Reduction) -> Result<Reduced> + Send + Sync>;
+pub type Reduce = Box<dyn Fn(RgbImage, &Reduction) -> Result<Reduced<Vec<u8>>> + Send + Sync>;
 
 /// What pictures for people keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 
 use crate::{
     error::{Kind, Result, ResultExt as _},
-    limits::{ALLOCATOR_ARENAS, MEMORY_TRIM_PERIOD},
+    limits::{ALLOCATOR_ARENAS, ALLOCATOR_REUSED_BYTES, MEMORY_TRIM_PERIOD},
 };
 
 /// Trims until it is dropped.
@@ -41,6 +41,29 @@ pub fn keep_small() -> Result<Keeper> {
         })?;
     Ok(Keeper { _running: running })
 }
+
+/// For a decoder process, whose pictures come and go all the time at the same sizes: what was freed is used
+/// again. Given back to the system each time, its pages would have to be cleared and mapped for the next one,
+/// which takes longer than to resize a small picture. What [`keep_small`] trims goes back all the same.
+///
+/// Fails as [`keep_small`].
+pub fn keep_pictures() -> Result<Keeper> {
+    reuse_blocks();
+    keep_small()
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn reuse_blocks() {
+    for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+        // SAFETY: a setting of the allocator, which locks itself.
+        if unsafe { libc::mallopt(parameter, ALLOCATOR_REUSED_BYTES) } == 0 {
+            tracing::warn!("the allocator gives every large block back");
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn reuse_blocks() {}
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn limit_arenas() {

@@ -28,6 +28,6 @@ pub fn run(args: Args) -> Result<()> {
         println!("confined");
         return Ok(());
     }
-    let _memory = memory::keep_small()?;
+    let _memory = memory::keep_pictures()?;
     worker::run(reduce::for_decoder())
 }

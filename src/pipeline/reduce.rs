@@ -60,7 +60,14 @@ impl Reducer {
         let how = if shown { &self.shown } else { &self.plain };
         let reduced = match picture.reduced(how) {
             Some(reduced) => reduced?,
-            None => reduce(picture.to_rgb()?, how, &self.masks, &self.resize)?,
+            None => {
+                let reduced = reduce(picture.to_rgb()?, how, &self.masks, &self.resize)?;
+                Reduced {
+                    pixels: reduced.pixels.into(),
+                    upright: reduced.upright,
+                    jpeg: reduced.jpeg,
+                }
+            }
         };
         let expected = how.side as usize * how.side as usize * 3;
         if reduced.pixels.len() != expected {
@@ -86,13 +93,18 @@ impl Reducer {
     }
 }
 
-fn reduce(mut rgb: RgbImage, how: &Reduction, masks: &Masks, resize: &Resize) -> Result<Reduced> {
+fn reduce(
+    mut rgb: RgbImage,
+    how: &Reduction,
+    masks: &Masks,
+    resize: &Resize,
+) -> Result<Reduced<Vec<u8>>> {
     if !masks.is_empty() {
         masks.apply(&mut rgb)?;
     }
     let upright = (rgb.width, rgb.height);
     Ok(Reduced {
-        pixels: resize(&rgb, how.side)?.into(),
+        pixels: resize(&rgb, how.side)?,
         upright,
         jpeg: match &how.snapshot {
             Some(rules) => snapshot::jpeg(&rgb, upright, rules)?,

@@ -366,7 +366,7 @@ fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
                     pixels: reduced.pixels.len(),
                 };
                 let Some(place) = place else {
-                    return Ok((told, [&reduced.pixels, jpeg].concat()));
+                    return Ok((told, [reduced.pixels.as_slice(), jpeg].concat()));
                 };
                 let laid = shared.board.write(&reduced.pixels, place);
                 laid.or_kind(Kind::ResourceExhausted, || {
