@@ -147,6 +147,8 @@ pub(super) fn limit(memory_max_bytes: u64, spool_max_bytes: u64) -> Result<()> {
         })?;
     }
     renew_cpu();
+    // Where memory runs out, a stream is to go before the server; some systems do not let it ask.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     Ok(())
 }
 
