@@ -108,7 +108,7 @@ pub fn run(args: Args) -> Result<()> {
     let _memory = memory::keep_small()?;
     let security = Security::open(&settings.server, SystemClock::shared())?;
     let runtime = Runtime::new().or_kind(Kind::Internal, || "cannot start the runtime".into())?;
-    let media = decoder(&settings, runtime.handle())?;
+    let media = decoder(&settings, &environment, runtime.handle())?;
     let found = Found::read(&settings)?;
     // Addresses first: that one is taken should not be learnt after minutes of loading.
     let listener = runtime.block_on(listen(&settings, &security))?;
@@ -358,7 +358,11 @@ fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConf
 }
 
 #[cfg(feature = "video")]
-fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> {
+fn decoder(
+    settings: &Settings,
+    environment: &Environment,
+    runtime: &Handle,
+) -> Result<Arc<dyn OpenMedia>> {
     use crate::{config::Isolation, net, rtsp, video::worker::Workers, web};
     let set = &settings.video;
     let cameras = &settings.cameras;
@@ -379,6 +383,7 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
         stall_timeout: set.stall_timeout,
         workers: (set.isolation == Isolation::Process).then(|| Workers {
             memory_max_bytes: set.decoder_memory_max_bytes,
+            environment: environment.for_decoders(),
             ..Workers::of_this_program()
         }),
     };
@@ -427,7 +432,7 @@ fn decoder(settings: &Settings, runtime: &Handle) -> Result<Arc<dyn OpenMedia>> 
 
 /// This build cannot decode.
 #[cfg(not(feature = "video"))]
-fn decoder(_: &Settings, _: &Handle) -> Result<Arc<dyn OpenMedia>> {
+fn decoder(_: &Settings, _: &Environment, _: &Handle) -> Result<Arc<dyn OpenMedia>> {
     Err(Error::unimplemented(
         "this binary was built without the `video` feature and cannot serve uploads",
     ))

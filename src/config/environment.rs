@@ -4,6 +4,18 @@ use std::{collections::HashMap, path::PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Variables for decoder processes, beside GStreamer's own.
+const FOR_DECODERS: [&str; 8] = [
+    "HOME",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "RUST_BACKTRACE",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+];
+
 /// Environment variables that mean something to this program.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -55,6 +67,20 @@ impl Environment {
         }
     }
 
+    /// What decoder processes get of it: where libraries and GStreamer's plugins are and where files of a
+    /// moment go. The rest may hold secrets.
+    pub fn for_decoders(&self) -> Vec<(String, String)> {
+        let kept = |name: &str| FOR_DECODERS.contains(&name) || name.starts_with("GST_");
+        let mut kept: Vec<_> = self
+            .variables
+            .iter()
+            .filter(|(name, _)| kept(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        kept.sort();
+        kept
+    }
+
     pub(super) fn variables(&self) -> &HashMap<String, String> {
         &self.variables
     }
@@ -93,6 +119,20 @@ impl Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decoders_get_no_secrets() {
+        let all = environment(&[
+            ("HF_TOKEN", "hf_secret"),
+            ("HEADHUNT__SERVER__LISTEN", "0.0.0.0:1"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("GST_REGISTRY", "/tmp/registry"),
+            ("TMPDIR", "/spool"),
+        ]);
+        let kept = all.for_decoders();
+        let names: Vec<_> = kept.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["GST_REGISTRY", "TMPDIR"]);
+    }
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
         Environment::of(

@@ -361,18 +361,20 @@ fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
             } => answer(shared, ticket, || {
                 let reduced = reduce(find(shared, picture)?.to_rgb()?, &how)?;
                 let jpeg = reduced.jpeg.as_deref().unwrap_or_default();
+                // Where files may not grow, shared memory may not either.
+                let laid =
+                    place.is_some_and(|place| shared.board.write(&reduced.pixels, place).is_ok());
                 let told = Answer::Reduced {
                     upright: reduced.upright,
                     pixels: reduced.pixels.len(),
+                    laid,
                 };
-                let Some(place) = place else {
-                    return Ok((told, [reduced.pixels.as_slice(), jpeg].concat()));
+                let body = if laid {
+                    jpeg.to_vec()
+                } else {
+                    [reduced.pixels.as_slice(), jpeg].concat()
                 };
-                let laid = shared.board.write(&reduced.pixels, place);
-                laid.or_kind(Kind::ResourceExhausted, || {
-                    "the decoder process has no memory to share".into()
-                })?;
-                Ok((told, jpeg.to_vec()))
+                Ok((told, body))
             }),
             ToWorker::Packet(head) => packet(shared, &head, body),
             ToWorker::NoMorePackets => {

@@ -47,6 +47,8 @@ pub struct Workers {
     pub program: PathBuf,
     /// Address space of a process, bytes.
     pub memory_max_bytes: u64,
+    /// All that a process gets of the environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Workers {
@@ -55,6 +57,7 @@ impl Workers {
         Workers {
             program: PathBuf::from("/proc/self/exe"),
             memory_max_bytes: WORKER_MEMORY_BYTES,
+            environment: Vec::new(),
         }
     }
 

@@ -38,15 +38,19 @@ impl RemotePicture {
     fn answered(&self, how: &Reduction, ticket: &Ticket) -> Result<Reduced> {
         let (answer, body) = self.process.answer(ticket)?;
         let expected = how.side as usize * how.side as usize * 3;
-        let (upright, pixels) = match answer {
-            Answer::Reduced { upright, pixels } => (upright, pixels),
+        let (upright, pixels, laid) = match answer {
+            Answer::Reduced {
+                upright,
+                pixels,
+                laid,
+            } => (upright, pixels, laid),
             Answer::NoPicture(fault) => return Err(fault.into()),
             Answer::Rgb { .. } => return Err(self.strange()),
         };
         if pixels != expected {
             return Err(self.strange());
         }
-        let (pixels, jpeg) = match ticket.place {
+        let (pixels, jpeg) = match ticket.place.filter(|_| laid) {
             Some(place) => (self.process.pixels(place, pixels)?, &*body),
             None => {
                 let (pixels, jpeg) = body

@@ -42,18 +42,6 @@ const INBOX_MAX: usize = (WORKER_FRAMES_AHEAD * WORKER_EVENTS_PER_FRAME) as usiz
 /// Answers that may lie there: those ahead, and one of each thread that asks.
 const ANSWERS_MAX: usize = WORKER_PICTURES_AHEAD as usize + 4;
 
-/// Variables of the environment that a decoder process gets. Others may hold secrets.
-const ENVIRONMENT: [&str; 8] = [
-    "PATH",
-    "HOME",
-    "LANG",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "XDG_CACHE_HOME",
-    "XDG_DATA_HOME",
-    "RUST_BACKTRACE",
-];
-
 /// A decoder process. Dropping it ends the process.
 pub(super) struct Process {
     child: Mutex<Child>,
@@ -139,15 +127,11 @@ impl Process {
         let board = Board::new().map_err(cannot)?;
         board.give(&ours).map_err(cannot)?;
         let reader = ours.try_clone().map_err(cannot)?;
-        let kept = std::env::vars_os().filter(|(name, _)| {
-            name.to_str()
-                .is_some_and(|name| ENVIRONMENT.contains(&name) || name.starts_with("GST_"))
-        });
         let mut child = Command::new(&workers.program)
             .arg0("headhunt")
             .arg("decode-worker")
             .env_clear()
-            .envs(kept)
+            .envs(workers.environment.iter().cloned())
             .stdin(input)
             .stdout(OwnedFd::from(theirs))
             // Ctrl-C in a terminal is for the server, which has its streams end in good order.

@@ -148,11 +148,12 @@ pub(super) enum FromWorker {
 /// What a question is answered with.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// The body is the model's picture of so many bytes where it had no place in the shared memory, and
-    /// the JPEG.
+    /// The model's picture of so many bytes: in the shared memory where it is `laid` down there, else in
+    /// the body; then the JPEG.
     Reduced {
         upright: (u32, u32),
         pixels: usize,
+        laid: bool,
     },
     /// The body is the picture.
     Rgb {
