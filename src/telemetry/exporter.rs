@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{cameras, feedback, http, jobs, metrics as recorded, present, process, server};
+use super::{cameras, feedback, http, jobs, metrics as recorded, present, process, server, traces};
 use crate::error::{Kind, Result, ResultExt as _};
 
 /// Waits of a segment for the model, seconds: from an idle GPU to a loaded CPU.
@@ -78,6 +78,7 @@ impl Metrics {
         feedback::describe();
         jobs::describe();
         process::describe();
+        traces::describe();
         Ok(Metrics { recorded })
     }
 
