@@ -68,6 +68,7 @@ fn live_with(
         max_delay: Some(max_delay),
         follow: None,
         recorder: None,
+        trace: None,
     };
     let open = Box::new(move || Ok(Box::new(source) as Box<dyn MediaSource>));
     let running = tokio::spawn(run(open, detection, engine.clone(), sender, cancel.clone()));

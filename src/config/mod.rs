@@ -15,5 +15,5 @@ pub use load::{DEFAULTS, Overrides};
 pub use settings::{
     AdminSettings, CameraSettings, DeviceChoice, DtypeChoice, EngineSettings, FeedbackSettings,
     Http2Settings, LogFormat, LogSettings, ModelSettings, ProfileSettings, Scheme, ServerSettings,
-    Settings, ShutdownSettings, SourceSettings, StreamSettings, VideoSettings,
+    Settings, ShutdownSettings, SourceSettings, StreamSettings, TraceSettings, VideoSettings,
 };

@@ -1,0 +1,35 @@
+//! The traces that the settings ask for.
+
+use crate::{
+    access::read_file,
+    config::TraceSettings,
+    error::Result,
+    telemetry::traces::{self, Exporter, Headers, Options, Traces},
+};
+
+/// Starts the exporter of traces; `None` where `traces.endpoint` is empty, and then no trace is begun. Inside
+/// a runtime.
+///
+/// Fails with `InvalidArgument` or `NotFound` where the endpoint or the file of headers cannot be used.
+pub fn open_traces(settings: &TraceSettings) -> Result<(Traces, Option<Exporter>)> {
+    let headers = headers(settings)?;
+    let Some(endpoint) = settings.endpoint.clone() else {
+        return Ok((Traces::default(), None));
+    };
+    let (traces, exporter) = traces::start(Options {
+        endpoint,
+        sample_ratio: settings.sample_ratio,
+        queue_spans: settings.queue_spans,
+        timeout: settings.timeout,
+        headers,
+    })?;
+    Ok((traces, Some(exporter)))
+}
+
+/// The metadata of exports, a secret. Fails as [`open_traces`].
+pub fn headers(settings: &TraceSettings) -> Result<Headers> {
+    match &settings.headers_file {
+        Some(file) => Headers::parse(&read_file(file)?),
+        None => Ok(Headers::default()),
+    }
+}
