@@ -127,7 +127,8 @@ fn is_sampled(ratio: f64, parent: Option<&Parent>, trace: TraceId) -> bool {
     const ALL: f64 = (1u64 << 63) as f64;
     match parent {
         Some(parent) => parent.sampled,
-        None => ((trace.low() >> 1) as f64) < ratio * ALL,
+        // A number of 63 bits is no f64: the largest would round up to the bound.
+        None => ratio >= 1.0 || (trace.low() >> 1) < (ratio * ALL) as u64,
     }
 }
 
