@@ -2,15 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 
+mod collector;
 mod common;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, LazyLock, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
+use collector::{Collector, hex, named, of, said};
 use common::{
     PATIENCE,
     detect::{Call, Seen, chunk, detect, open, read},
@@ -20,24 +17,16 @@ use common::{
     within,
 };
 use headhunt::{
+    error::Result as OurResult,
     rpc::proto::{self, admin_service_client::AdminServiceClient, detect_request::Message as Ask},
     telemetry::{
         exporter::Metrics,
-        traces::{self, Headers, Options},
+        traces::{self, Exporter, Headers, Options, Traces},
     },
 };
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
-    common::v1::{KeyValue, any_value::Value},
-    resource::v1::Resource,
-    trace::v1::{Span, span::SpanKind},
-};
-use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
+use tokio::net::TcpListener;
+use tonic::{Request, Status};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -54,117 +43,17 @@ const STAGES: [&str; 6] = [
     "score",
 ];
 
-/// A collector that can be held and told to refuse.
-#[derive(Clone)]
-struct Collector {
-    got: Arc<Mutex<Got>>,
-    held: Arc<watch::Sender<bool>>,
-    /// Exports that are refused before one is taken.
-    refusals: Arc<Mutex<usize>>,
-    address: SocketAddr,
-}
-
-#[derive(Default)]
-struct Got {
-    spans: Vec<Span>,
-    resources: Vec<Resource>,
-    tenants: Vec<String>,
-    exports: usize,
-}
-
-#[tonic::async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.got.lock().unwrap().exports += 1;
-        let mut held = self.held.subscribe();
-        held.wait_for(|held| !held).await.unwrap();
-        {
-            let mut refusals = self.refusals.lock().unwrap();
-            if *refusals > 0 {
-                *refusals -= 1;
-                return Err(Status::unavailable("later"));
-            }
-        }
-        let mut got = self.got.lock().unwrap();
-        if let Some(tenant) = request.metadata().get("x-tenant") {
-            got.tenants.push(tenant.to_str().unwrap().to_owned());
-        }
-        for resource in request.into_inner().resource_spans {
-            got.resources.extend(resource.resource);
-            for scope in resource.scope_spans {
-                assert_eq!(scope.scope.unwrap().name, "headhunt");
-                got.spans.extend(scope.spans);
-            }
-        }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Collector {
-    async fn start() -> Collector {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let collector = Collector {
-            got: Arc::default(),
-            held: Arc::new(watch::Sender::new(false)),
-            refusals: Arc::default(),
-            address: listener.local_addr().unwrap(),
-        };
-        let service = TraceServiceServer::new(collector.clone());
-        tokio::spawn(
-            Server::builder()
-                .add_service(service)
-                .serve_with_incoming(TcpListenerStream::new(listener)),
-        );
-        collector
-    }
-
-    fn toml(&self) -> String {
-        format!("traces.endpoint = 'http://{}'\n", self.address)
-    }
-
-    fn spans(&self) -> Vec<Span> {
-        self.got.lock().unwrap().spans.clone()
-    }
-}
-
 fn metrics() -> String {
     static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::install().unwrap());
     METRICS.render()
 }
 
-/// Spans with this outcome. Tests of this file run at the same time, so each outcome but `exported` belongs to
-/// one of them.
+/// Spans with this outcome, of all tests of this file: one alone drops any.
 fn counted(outcome: &str) -> usize {
     let series = format!("headhunt_spans_total{{outcome=\"{outcome}\"}} ");
     let text = metrics();
     let value = text.lines().find_map(|line| line.strip_prefix(&series));
     value.unwrap().parse().unwrap()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An attribute as text.
-fn said(attributes: &[KeyValue], key: &str) -> Option<String> {
-    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
-    Some(match attribute.value.clone()?.value? {
-        Value::StringValue(text) => text,
-        Value::IntValue(number) => number.to_string(),
-        Value::DoubleValue(number) => number.to_string(),
-        other => panic!("{key} is {other:?}"),
-    })
-}
-
-fn of(span: &Span, key: &str) -> Option<String> {
-    said(&span.attributes, key)
-}
-
-fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
-    spans.iter().filter(|span| span.name == name).collect()
 }
 
 fn only<'a>(spans: &'a [Span], name: &str) -> &'a Span {
@@ -493,7 +382,7 @@ async fn a_collector_that_is_away_changes_nothing_and_its_spans_count_as_failed(
     let seen = detect_in_trace(&mut client, &flash(1, 1, 5)).await.unwrap();
     seen.check_frames(3 * 48 + 5);
     server.stop().await;
-    assert_eq!(counted("failed"), 1 + 4 * 7);
+    assert!(counted("failed") > 4 * 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -509,18 +398,23 @@ async fn a_refused_batch_is_sent_again() {
     only(&collector.spans(), GET_INFO);
 }
 
+fn start(endpoint: &str, ca: Option<&str>) -> OurResult<(Traces, Exporter)> {
+    traces::start(Options {
+        endpoint: endpoint.to_owned(),
+        ca: ca.map(|pem| pem.as_bytes().to_vec()),
+        sample_ratio: 1.0,
+        queue_spans: 64,
+        // Longer than the test's patience: nothing here may wait for it.
+        timeout: PATIENCE * 10,
+        headers: Headers::default(),
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_takes_no_longer_than_it_may() {
     let collector = Collector::start().await;
     collector.held.send_replace(true);
-    let (traces, sending) = traces::start(Options {
-        endpoint: format!("http://{}", collector.address),
-        sample_ratio: 1.0,
-        queue_spans: 64,
-        timeout: PATIENCE * 10,
-        headers: Headers::default(),
-    })
-    .unwrap();
+    let (traces, sending) = start(&format!("http://{}", collector.address), None).unwrap();
     traces.begin(DETECT, None).unwrap().end("OK", None);
     within("flush", sending.flush(Duration::from_millis(50))).await;
     assert!(collector.spans().is_empty());
@@ -529,14 +423,26 @@ async fn a_flush_takes_no_longer_than_it_may() {
 #[tokio::test]
 async fn an_endpoint_that_is_no_address_is_refused() {
     for endpoint in ["http://", "http://a b", "collector:4317", "ftp://a"] {
-        let started = traces::start(Options {
-            endpoint: endpoint.to_owned(),
-            sample_ratio: 1.0,
-            queue_spans: 64,
-            timeout: PATIENCE,
-            headers: Headers::default(),
-        });
-        let error = started.err().unwrap();
+        let error = start(endpoint, None).err().unwrap();
         assert_eq!(error.field(), Some("traces.endpoint"), "{endpoint}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_tls_gets_spans_of_those_who_believe_it() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let collector = Collector::start_with_tls(&certificate, &key).await;
+    let endpoint = format!("https://localhost:{}", collector.address.port());
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    for (believed, method) in [(other.cert.pem(), GET_INFO), (certificate, DETECT)] {
+        let (traces, sending) = start(&endpoint, Some(&believed)).unwrap();
+        traces.begin(method, None).unwrap().end("OK", None);
+        within("flush", sending.flush(PATIENCE)).await;
+    }
+    let spans = collector.spans();
+    only(&spans, DETECT);
+    assert_eq!(spans.len(), 1);
+    let error = start(&endpoint, Some("no certificate")).err().unwrap();
+    assert_eq!(error.field(), Some("traces.ca_file"));
 }

@@ -365,6 +365,9 @@ pub struct TraceSettings {
     /// Address of the collector, OTLP/gRPC; `None`: no traces.
     #[serde(deserialize_with = "optional")]
     pub endpoint: Option<String>,
+    /// Authorities of its certificate, PEM; `None`: those that the machine trusts.
+    #[serde(deserialize_with = "optional")]
+    pub ca_file: Option<PathBuf>,
     /// Part of the calls without a parent that are traced.
     pub sample_ratio: f64,
     /// Spans that may wait for the collector.

@@ -10,7 +10,7 @@ use crate::{
 /// Starts the exporter of traces; `None` where `traces.endpoint` is empty, and then no trace is begun. Inside
 /// a runtime.
 ///
-/// Fails with `InvalidArgument` or `NotFound` where the endpoint or the file of headers cannot be used.
+/// Fails with `InvalidArgument` or `NotFound` where the endpoint or a file that it needs cannot be used.
 pub fn open_traces(settings: &TraceSettings) -> Result<(Traces, Option<Exporter>)> {
     let headers = headers(settings)?;
     let Some(endpoint) = settings.endpoint.clone() else {
@@ -18,6 +18,7 @@ pub fn open_traces(settings: &TraceSettings) -> Result<(Traces, Option<Exporter>
     };
     let (traces, exporter) = traces::start(Options {
         endpoint,
+        ca: settings.ca_file.as_deref().map(read_file).transpose()?,
         sample_ratio: settings.sample_ratio,
         queue_spans: settings.queue_spans,
         timeout: settings.timeout,

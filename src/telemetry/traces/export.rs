@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Request, Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
 use super::{Headers, Options, SpanOutcome, Traces, context::TraceId, count, otlp::attribute};
@@ -20,6 +20,9 @@ use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::{TRACE_ATTEMPTS, TRACE_BATCH_SPANS, TRACE_BATCH_WAIT, TRACE_RETRY_WAIT},
 };
+
+/// How a certificate begins in PEM.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// The task's owner.
 pub struct Exporter {
@@ -29,7 +32,7 @@ pub struct Exporter {
 
 /// Starts the task; inside a runtime. The collector need not be there yet.
 ///
-/// Fails with `InvalidArgument` for an endpoint that is no address.
+/// Fails with `InvalidArgument` for an endpoint that is no address and for authorities that cannot be used.
 pub fn start(options: Options) -> Result<(Traces, Exporter)> {
     let channel = channel(&options)?;
     let (sender, queue) = mpsc::channel(options.queue_spans);
@@ -55,10 +58,25 @@ fn channel(options: &Options) -> Result<Channel> {
         .map_err(named)?
         .connect_timeout(options.timeout);
     let endpoint = match endpoint.uri().scheme_str() {
-        Some("https") => endpoint
-            .tls_config(ClientTlsConfig::new().with_native_roots())
-            .or_kind(Kind::InvalidArgument, wrong)
-            .map_err(named)?,
+        Some("https") => {
+            let tls = match &options.ca {
+                // Of what is none, the client would make a list without anybody.
+                Some(pem) if !String::from_utf8_lossy(pem).contains(CERTIFICATE) => {
+                    return Err(
+                        Error::invalid("traces.ca_file has no certificate: give PEM")
+                            .with_field("traces.ca_file"),
+                    );
+                }
+                Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+                None => ClientTlsConfig::new().with_native_roots(),
+            };
+            endpoint
+                .tls_config(tls)
+                .or_kind(Kind::InvalidArgument, || {
+                    "the authorities of the collector's certificate cannot be used: set traces.ca_file to a PEM file of them".into()
+                })
+                .map_err(|error| error.with_field("traces.ca_file"))?
+        }
         Some("http") => {
             if !options.headers.is_empty() {
                 tracing::warn!(

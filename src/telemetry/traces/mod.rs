@@ -81,6 +81,8 @@ pub(super) fn describe() {
 pub struct Options {
     /// The collector: `http://…` or `https://…`, OTLP/gRPC.
     pub endpoint: String,
+    /// Authorities of its certificate, PEM; `None`: those that the machine trusts.
+    pub ca: Option<Vec<u8>>,
     /// Part of the calls without a parent that are traced, 0 to 1. A parent decides for its own.
     pub sample_ratio: f64,
     /// Spans that may wait.
