@@ -28,7 +28,7 @@ pub fn run(command: Command) -> Result<()> {
             logging::check(&settings.log.level)?;
             environment.hub()?;
             Security::open(&settings.server, SystemClock::shared())?;
-            rpc::trace_headers(&settings.traces)?;
+            rpc::check_traces(&settings.traces)?;
             println!("the settings can be used");
             Ok(())
         }

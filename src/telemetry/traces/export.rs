@@ -34,7 +34,7 @@ pub struct Exporter {
 ///
 /// Fails with `InvalidArgument` for an endpoint that is no address and for authorities that cannot be used.
 pub fn start(options: Options) -> Result<(Traces, Exporter)> {
-    let channel = channel(&options)?;
+    let channel = endpoint(&options)?.connect_lazy();
     let (sender, queue) = mpsc::channel(options.queue_spans);
     let stop = CancellationToken::new();
     let sending = Sending {
@@ -50,14 +50,19 @@ pub fn start(options: Options) -> Result<(Traces, Exporter)> {
     Ok((traces, Exporter { task, stop }))
 }
 
-fn channel(options: &Options) -> Result<Channel> {
+/// Whether [`start`] would take these options. Fails as it does.
+pub fn check(options: &Options) -> Result<()> {
+    endpoint(options).map(drop)
+}
+
+fn endpoint(options: &Options) -> Result<Endpoint> {
     let wrong = || format!("traces.endpoint = {} is no address", options.endpoint);
     let endpoint = Endpoint::from_shared(options.endpoint.clone())
         .and_then(|endpoint| endpoint.user_agent(concat!("headhunt/", env!("CARGO_PKG_VERSION"))))
         .or_kind(Kind::InvalidArgument, wrong)
         .map_err(named)?
         .connect_timeout(options.timeout);
-    let endpoint = match endpoint.uri().scheme_str() {
+    match endpoint.uri().scheme_str() {
         Some("https") => {
             let tls = match &options.ca {
                 // Of what is none, the client would make a list without anybody.
@@ -75,7 +80,7 @@ fn channel(options: &Options) -> Result<Channel> {
                 .or_kind(Kind::InvalidArgument, || {
                     "the authorities of the collector's certificate cannot be used: set traces.ca_file to a PEM file of them".into()
                 })
-                .map_err(|error| error.with_field("traces.ca_file"))?
+                .map_err(|error| error.with_field("traces.ca_file"))
         }
         Some("http") => {
             if !options.headers.is_empty() {
@@ -84,11 +89,10 @@ fn channel(options: &Options) -> Result<Channel> {
                     "traces.headers_file is sent in plain text: use https:// where others can listen"
                 );
             }
-            endpoint
+            Ok(endpoint)
         }
-        _ => return Err(named(Error::invalid(wrong()))),
-    };
-    Ok(endpoint.connect_lazy())
+        _ => Err(named(Error::invalid(wrong()))),
+    }
 }
 
 fn named(error: Error) -> Error {

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 pub use call::{Call, RunningCall, TracedSegment};
 pub use context::{Parent, SpanId, TraceId};
-pub use export::{Exporter, start};
+pub use export::{Exporter, check, start};
 pub use headers::Headers;
 pub use stages::{StageTime, Stages};
 
