@@ -66,7 +66,7 @@ pub(super) struct Came {
 
 /// One thing in media order.
 pub(super) enum Waiting {
-    Segment(PreparedSegment, Came),
+    Segment(Box<PreparedSegment>, Came),
     Shed(Shed),
     Gap(Gap),
     Source(SourceState),
@@ -167,7 +167,7 @@ mod tests {
         let now = Instant::now();
         let stage = |stage| StageTime::new(stage, now.into_std(), now.into_std());
         Waiting::Segment(
-            PreparedSegment {
+            Box::new(PreparedSegment {
                 number,
                 run: 0,
                 frames,
@@ -176,7 +176,7 @@ mod tests {
                 snapshot: None,
                 received: Received::default(),
                 stages: [Stage::Decode, Stage::Preprocess].map(stage),
-            },
+            }),
             Came {
                 at: now,
                 span: None,

@@ -314,7 +314,7 @@ impl Session {
             Some(Ok(Prepared::Opened(info))) => self.opened(info).await?,
             Some(Ok(Prepared::Segment(segment))) => {
                 let came = self.came(&segment);
-                self.backlog.push(Waiting::Segment(segment, came));
+                self.backlog.push(Waiting::Segment(Box::new(segment), came));
                 if self.detection.max_delay.is_some() {
                     self.backlog.shed();
                 }
@@ -384,7 +384,7 @@ impl Session {
     /// Takes what waited longest.
     fn next(&mut self, next: Waiting) {
         match next {
-            Waiting::Segment(segment, came) => self.submit(segment, came),
+            Waiting::Segment(segment, came) => self.submit(*segment, came),
             Waiting::Shed(shed) => self.items.push_back(Item::Shed(shed)),
             Waiting::Gap(gap) => self.items.push_back(Item::Gap(gap)),
             Waiting::Source(state) => self.items.push_back(Item::Source(state)),
