@@ -259,9 +259,10 @@ impl TracedSegment {
 
     fn give(&mut self, outcome: &'static str, status: Option<Status>) {
         self.ended = true;
-        let now = Instant::now();
         let call = &self.call.0;
         let times = self.stages.so_far();
+        // After what was noted down, which the engine may still add to: all of it lies before the end.
+        let now = Instant::now();
         let began = times.iter().map(|time| time.from).min();
         let began = began.map_or(self.began, |first| first.min(self.began));
         let clock = &call.shared.clock;
@@ -279,8 +280,7 @@ impl TracedSegment {
         for time in times {
             let mut span = call.span(SpanId::random(), Some(id), time.stage.value());
             span.start_time_unix_nano = clock.nanos(time.from);
-            // The engine may note a stage down while an abandoned segment ends.
-            span.end_time_unix_nano = clock.nanos(time.to.min(now));
+            span.end_time_unix_nano = clock.nanos(time.to);
             if time.clips > 1 {
                 span.attributes = vec![attribute("headhunt.batch.clips", time.clips)];
             }
