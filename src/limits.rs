@@ -868,7 +868,7 @@ pub const ALLOCATOR_REUSED_BYTES: i32 = 32 << 20;
 /// Time between two searches for free pages that go back to the system.
 pub const MEMORY_TRIM_PERIOD: Duration = Duration::from_secs(30);
 
-// Decoder processes.
+// --- decoder processes
 
 /// Frames that a decoder process gives ahead of its reader. What it decodes meanwhile is worth a wake-up
 /// less for each of them; each may hold a picture in its memory.
@@ -924,3 +924,42 @@ pub const WORKER_MEMORY_BYTES: u64 = 4 << 30;
 
 /// Least address space with which a decoder process starts, bytes: libraries, threads' stacks.
 pub const WORKER_MEMORY_MIN_BYTES: u64 = 1 << 30;
+
+// --- traces
+
+/// Default for the spans that may wait for the collector: 7 a segment, so a minute of twenty busy cameras.
+/// Some 700 bytes each.
+pub const TRACE_QUEUE_SPANS: usize = 8192;
+
+/// Fewest and most that an operator may set for the above: the spans of one segment fit into the one, the
+/// other takes some 200 MB.
+pub const TRACE_QUEUE_MIN_SPANS: usize = 64;
+/// See [`TRACE_QUEUE_MIN_SPANS`].
+pub const TRACE_QUEUE_MAX_SPANS: usize = 1 << 18;
+
+/// Spans of one export: some 300 KB on the wire, where collectors take 4 MiB.
+pub const TRACE_BATCH_SPANS: usize = 512;
+
+/// Longest wait of a span for a batch to fill.
+pub const TRACE_BATCH_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a batch is sent before it is given up.
+pub const TRACE_ATTEMPTS: u32 = 3;
+
+/// Wait before the second attempt; it doubles with each. The queue takes what comes meanwhile.
+pub const TRACE_RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest wait at the shutdown for the collector to take what still waits.
+pub const TRACE_FLUSH: Duration = Duration::from_secs(3);
+
+/// Stages that are kept of one segment: a batch of 64 that fails is halved six times and then taken apart.
+pub const TRACE_STAGES_MAX: usize = 16;
+
+/// `tracestate` of a caller, bytes: what the standard says must be passed on at least.
+pub const TRACE_STATE_MAX_BYTES: usize = 512;
+
+/// Error message in a span, bytes.
+pub const TRACE_MESSAGE_MAX_BYTES: usize = 1024;
+
+/// Metadata lines in `traces.headers_file`.
+pub const TRACE_HEADERS_MAX: usize = 32;

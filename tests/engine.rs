@@ -16,6 +16,7 @@ use headhunt::{
     engine::{Engine, EngineConfig, EngineHandle, Health, Lane},
     error::Kind,
     head::{HeadId, HeadSelection},
+    telemetry::{metrics::Stage, traces::Stages},
 };
 
 struct Bench {
@@ -515,6 +516,39 @@ async fn a_panic_or_failure_spoils_its_own_segment_alone() {
     assert_eq!(results[2], Err(Kind::DataLoss));
     assert!(results[3].is_ok());
     assert_eq!(bench.handle.health(), Health::Serving);
+}
+
+#[tokio::test]
+async fn stages_are_noted_down_for_those_who_ask() {
+    let mut config = config();
+    config.max_batch = 4;
+    let bench = bench(config).await;
+    let held = bench.hold().await;
+    let mut waiting = Vec::new();
+    for grey in [10, FAIL] {
+        let mut job = job(grey, Lane::Live, u64::from(grey));
+        let stages = Arc::new(Stages::default());
+        job.stages = Some(stages.clone());
+        let before = Instant::now();
+        waiting.push((before, stages, bench.handle.submit(job).await.unwrap()));
+    }
+    bench.turnstile.open();
+    held.await.unwrap();
+    for (before, stages, ticket) in waiting {
+        let _ = ticket.await;
+        let times = stages.so_far();
+        // Both failed together, and then each had a pass of its own.
+        let seen: Vec<_> = times.iter().map(|time| (time.stage, time.clips)).collect();
+        assert_eq!(
+            seen,
+            [(Stage::Queue, 1), (Stage::Pass, 2), (Stage::Pass, 1)]
+        );
+        let mut last = before;
+        for time in times {
+            assert!(last <= time.from && time.from <= time.to);
+            last = time.to;
+        }
+    }
 }
 
 /// Grey levels of the clips of each pass after those of `held`, for eight segments in one go.

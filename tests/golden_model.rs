@@ -515,6 +515,7 @@ async fn a_pass_of_several_profiles_equals_separate_passes() {
                 stream: handle.new_stream(),
                 deadline: None,
                 cancel: CancellationToken::new(),
+                stages: None,
             };
             tickets.push(handle.submit(job).await.unwrap());
         }

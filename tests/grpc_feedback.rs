@@ -106,6 +106,7 @@ async fn features(server: &TestServer, level: u8) -> Vec<f32> {
         stream: server.engine.new_stream(),
         deadline: None,
         cancel: CancellationToken::new(),
+        stages: None,
     };
     let ticket = server.engine.submit(job).await.unwrap();
     within("features", ticket).await.unwrap().data

@@ -6,6 +6,7 @@
 #[cfg(feature = "video")]
 #[path = "grpc_server/binary.rs"]
 mod binary;
+mod collector;
 mod common;
 
 use std::time::Duration;

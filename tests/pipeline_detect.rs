@@ -86,6 +86,7 @@ fn detection(profile: Profile, provisional: bool) -> Detection {
         max_delay: None,
         follow: None,
         recorder: None,
+        trace: None,
     }
 }
 

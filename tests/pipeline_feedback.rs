@@ -55,6 +55,7 @@ async fn detect(
         max_delay: None,
         follow: None,
         recorder: Some(feedback.recorder(session, None)),
+        trace: None,
     };
     let open = Box::new(move || Ok(Box::new(source) as Box<dyn MediaSource>));
     let running = tokio::spawn(run(open, detection, engine, sender, cancel));
@@ -76,6 +77,7 @@ async fn alone(engine: &EngineHandle, profile: &Profile, prompt: &str, grey: u8)
         stream: engine.new_stream(),
         deadline: None,
         cancel: CancellationToken::new(),
+        stages: None,
     };
     engine.submit(job).await.unwrap().await.unwrap().data
 }

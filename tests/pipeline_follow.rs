@@ -86,6 +86,7 @@ impl Bench {
             lane: Lane::Upload,
             max_delay: None,
             recorder: None,
+            trace: None,
             follow,
         };
         let (sender, mut receiver) = mpsc::channel(8);

@@ -2,6 +2,7 @@
 //! holds the source back, and an interruption ends runs and events.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 
+mod collector;
 mod doubles;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use collector::{Collector, named, of};
 use doubles::{Counters, FAIL, FakeProbe, FakeSource, Step, Turnstile, eventually, profile};
 use headhunt::{
     engine::{Engine, EngineConfig, EngineHandle, Lane},
@@ -22,6 +24,7 @@ use headhunt::{
     profile::Profile,
     score::events::EndReason,
     segment::SegmentRule,
+    telemetry::traces::{self, Call, Headers},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +50,8 @@ struct Live {
 }
 
 fn live(engine: &EngineHandle, profile: Profile, max_delay: Duration, steps: Vec<Step>) -> Live {
-    live_with(engine, profile, max_delay, steps, DetectOptions::default())
+    let options = DetectOptions::default();
+    live_with(engine, profile, max_delay, steps, options, None)
 }
 
 fn live_with(
@@ -56,6 +60,7 @@ fn live_with(
     max_delay: Duration,
     steps: Vec<Step>,
     options: DetectOptions,
+    trace: Option<Call>,
 ) -> Live {
     let cancel = CancellationToken::new();
     let source = FakeSource::new(steps, cancel.clone());
@@ -68,6 +73,7 @@ fn live_with(
         max_delay: Some(max_delay),
         follow: None,
         recorder: None,
+        trace,
     };
     let open = Box::new(move || Ok(Box::new(source) as Box<dyn MediaSource>));
     let running = tokio::spawn(run(open, detection, engine.clone(), sender, cancel.clone()));
@@ -147,7 +153,7 @@ async fn the_first_score_takes_one_segment_of_media_and_a_frame() {
         provisional: true,
         ..DetectOptions::default()
     };
-    let mut live = live_with(&handle, by_time, LONG, steps, options);
+    let mut live = live_with(&handle, by_time, LONG, steps, options, None);
     let mut firsts = vec![];
     // The first frame of each whole segment: the lone 17th before the gap is a segment of its own.
     while firsts != [0, 16, 17] {
@@ -201,6 +207,51 @@ async fn a_stuck_model_does_not_hold_a_camera_back_and_costs_its_oldest_waiting_
         (N * n as usize) as u64
     );
     assert_eq!(summary.gaps, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_segment_has_a_span_that_says_so() {
+    let collector = Collector::start().await;
+    let (traces, sending) = traces::start(traces::Options {
+        endpoint: format!("http://{}", collector.address),
+        ca: None,
+        sample_ratio: 1.0,
+        queue_spans: 1024,
+        timeout: LONG,
+        headers: Headers::default(),
+    })
+    .unwrap();
+    let running = traces.begin("headhunt.v1.Test/Watch", None).unwrap();
+    let (_engine, handle, turnstile) = engine();
+    handle.ready().await.unwrap();
+    turnstile.close();
+    let n = 20;
+    let trace = Some(running.call().clone());
+    let (steps, options) = (segments(0..n), DetectOptions::default());
+    let live = live_with(&handle, profile(), LONG, steps, options, trace);
+    let counters = live.counters.clone();
+    tokio::task::spawn_blocking(move || {
+        eventually("all frames are taken", || {
+            counters.decoded.load(SeqCst) == N * n as usize
+        });
+    })
+    .await
+    .unwrap();
+    turnstile.open();
+    let (_, summary) = live.end().await;
+    let summary = summary.unwrap();
+    running.end("OK", None);
+    sending.flush(LONG).await;
+    let spans = collector.spans();
+    let outcomes: Vec<_> = named(&spans, "segment")
+        .into_iter()
+        .map(|span| of(span, "headhunt.segment.outcome").unwrap())
+        .collect();
+    let having = |outcome: &str| outcomes.iter().filter(|o| *o == outcome).count() as u64;
+    assert!(summary.segments_shed > 0);
+    assert_eq!(having("shed"), summary.segments_shed);
+    assert_eq!(having("scored"), summary.segments);
+    assert_eq!(outcomes.len(), n as usize);
 }
 
 #[tokio::test(flavor = "multi_thread")]

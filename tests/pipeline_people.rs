@@ -219,6 +219,7 @@ impl Bench {
             max_delay,
             follow: None,
             recorder: None,
+            trace: None,
         };
         let running = tokio::spawn(run(
             Box::new(move || Ok(Box::new(film) as Box<dyn MediaSource>)),

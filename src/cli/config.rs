@@ -5,7 +5,7 @@ use crate::{
     clock::SystemClock,
     config::{Environment, Settings},
     error::Result,
-    rpc::Security,
+    rpc::{self, Security},
     telemetry::logging,
 };
 
@@ -28,6 +28,7 @@ pub fn run(command: Command) -> Result<()> {
             logging::check(&settings.log.level)?;
             environment.hub()?;
             Security::open(&settings.server, SystemClock::shared())?;
+            rpc::check_traces(&settings.traces)?;
             println!("the settings can be used");
             Ok(())
         }

@@ -153,6 +153,7 @@ async fn detect_video(
         max_delay: None,
         follow: None,
         recorder: None,
+        trace: None,
     };
     let running = tokio::spawn(detect::run(
         Box::new(move || open(&path, token)),

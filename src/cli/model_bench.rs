@@ -9,13 +9,12 @@ use serde::Serialize;
 
 use crate::{
     cli::{common::ModelArgs, model::say},
-    engine::probe::{Clip, HeadProbe},
+    engine::probe::{Clip, HeadProbe, PassTimes},
     error::{Error, Kind, Result, ResultExt},
     head::{HeadId, HeadSelection},
     limits::{FRAMES_PER_SEGMENT, FRAMES_PER_SEGMENT_MAX, PROBE_MAX_CLIPS, SEGMENT_FRAMES},
     model::{
         InternVl,
-        internvl::PassTimes,
         prompt::DEFAULT_PROMPTS,
         work::{Work, matmul_peak},
     },
@@ -163,6 +162,7 @@ fn measure(model: &InternVl, args: &Args, batch: usize, peak: Option<f64>) -> Re
             .collect();
         let started = Instant::now();
         let (_, times) = model.probe_timed(&clips, &prompts, &heads)?;
+        let times = times.ok_or_else(|| Error::internal("a pass was not timed"))?;
         Ok((started.elapsed(), times))
     };
     for number in 0..args.warm_up {

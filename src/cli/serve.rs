@@ -14,7 +14,7 @@ use crate::{
     engine::{Engine, EngineConfig, EngineHandle, probe::HeadProbe},
     error::{Error, Kind, Result, ResultExt as _},
     feedback::Feedback,
-    memory,
+    limits, memory,
     model::{
         DeviceSpec, InternVl, LoadOptions, Precision,
         config::ModelConfig,
@@ -22,7 +22,7 @@ use crate::{
     },
     profile::{Profile, ProfileStore},
     rpc::{self, OpenMedia, Parts, Profiles, Security},
-    telemetry::{exporter, logging, shutdown},
+    telemetry::{exporter, logging, shutdown, traces::Traces},
 };
 
 /// Threads that do not end by themselves are left behind after this.
@@ -114,6 +114,7 @@ pub fn run(args: Args) -> Result<()> {
     let listener = runtime.block_on(listen(&settings, &security))?;
     // After the exporter, which would not know what was counted before it.
     let feedback = rpc::open_feedback(&settings.feedback, SystemClock::shared())?;
+    let (traces, sending) = runtime.block_on(async { rpc::open_traces(&settings.traces) })?;
     let probe = load(&settings, &environment, &found)?;
     let config = engine_config(&settings, &probe.info().device, &found);
     let engine = Engine::start(Box::new(probe), config)?;
@@ -122,8 +123,12 @@ pub fn run(args: Args) -> Result<()> {
         feedback,
         listener,
         security,
+        traces,
     };
     let served = runtime.block_on(serve(&settings, engine.handle(), found, doors));
+    if let Some(sending) = sending {
+        runtime.block_on(sending.flush(limits::TRACE_FLUSH));
+    }
     let stopped = engine.shutdown();
     runtime.shutdown_timeout(RUNTIME_END);
     served.and(stopped)
@@ -154,6 +159,7 @@ struct Doors {
     feedback: Option<Arc<Feedback>>,
     listener: TcpListener,
     security: Security,
+    traces: Traces,
 }
 
 async fn serve(
@@ -182,6 +188,7 @@ async fn serve(
         media: doors.media,
         feedback: doors.feedback,
         security: doors.security,
+        traces: doors.traces,
     };
     let served = rpc::serve(settings, parts, doors.listener, shutdown).await;
     signals.abort();

@@ -15,5 +15,6 @@ pub use load::{DEFAULTS, Overrides};
 pub use settings::{
     AdminSettings, CameraSettings, DeviceChoice, DtypeChoice, EngineSettings, FeedbackSettings,
     Http2Settings, Isolation, LogFormat, LogSettings, ModelSettings, ProfileSettings, Scheme,
-    ServerSettings, Settings, ShutdownSettings, SourceSettings, StreamSettings, VideoSettings,
+    ServerSettings, Settings, ShutdownSettings, SourceSettings, StreamSettings, TraceSettings,
+    VideoSettings,
 };

@@ -37,6 +37,8 @@ pub struct Settings {
     pub feedback: FeedbackSettings,
     /// The transport.
     pub http2: Http2Settings,
+    /// Traces.
+    pub traces: TraceSettings,
     /// The end.
     pub shutdown: ShutdownSettings,
     /// Logs.
@@ -370,6 +372,28 @@ pub struct Http2Settings {
     pub max_streams_per_connection: u32,
 }
 
+/// Traces.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceSettings {
+    /// Address of the collector, OTLP/gRPC; `None`: no traces.
+    #[serde(deserialize_with = "optional")]
+    pub endpoint: Option<String>,
+    /// Authorities of its certificate, PEM; `None`: those that the machine trusts.
+    #[serde(deserialize_with = "optional")]
+    pub ca_file: Option<PathBuf>,
+    /// Part of the calls without a parent that are traced.
+    pub sample_ratio: f64,
+    /// Spans that may wait for the collector.
+    pub queue_spans: usize,
+    /// Longest wait for the collector.
+    #[serde(rename = "timeout_s", deserialize_with = "seconds")]
+    pub timeout: Duration,
+    /// File with metadata of every export, such as a token.
+    #[serde(deserialize_with = "optional")]
+    pub headers_file: Option<PathBuf>,
+}
+
 /// The end.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -524,6 +548,15 @@ impl Settings {
             h.max_streams_per_connection,
             1..=65_536,
         )?;
+        let t = &self.traces;
+        collector(t.endpoint.as_deref())?;
+        within("traces.sample_ratio", t.sample_ratio, 0.0..=1.0)?;
+        within(
+            "traces.queue_spans",
+            t.queue_spans,
+            limits::TRACE_QUEUE_MIN_SPANS..=limits::TRACE_QUEUE_MAX_SPANS,
+        )?;
+        lasts("traces.timeout_s", t.timeout, 0.1..=300.0)?;
         lasts("shutdown.grace_s", self.shutdown.grace, 0.0..=86_400.0)?;
         let p = &self.profiles;
         if p.file.is_some() && (p.dir.is_some() || p.active.is_some()) {
@@ -544,6 +577,26 @@ impl Settings {
             .with_field("profiles.active"));
         }
         Ok(())
+    }
+}
+
+/// Refuses what is no address of a collector, and one with a password in it.
+fn collector(endpoint: Option<&str>) -> Result<()> {
+    let Some(endpoint) = endpoint else {
+        return Ok(());
+    };
+    let refused = |why: &str| {
+        let message = format!("traces.endpoint {why}: give e.g. \"http://127.0.0.1:4317\"");
+        Err(Error::invalid(message).with_field("traces.endpoint"))
+    };
+    let rest = (endpoint.strip_prefix("http://")).or_else(|| endpoint.strip_prefix("https://"));
+    match rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default()) {
+        None => refused("must begin with http:// or https://"),
+        Some("") => refused("names no host"),
+        Some(host) if host.contains('@') => {
+            refused("must not have a user name or password, which belong into traces.headers_file")
+        }
+        Some(_) => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     head::HeadFeatures,
     limits,
-    telemetry::metrics::{self, Outcome},
+    telemetry::metrics::{self, Outcome, Stage},
 };
 
 use super::{EngineConfig, Job, Lane, pulse::Pulse, queue::Lanes};
@@ -45,6 +45,7 @@ impl Waiting {
     /// Leaves the queue for a pass.
     fn start(self) -> Running {
         metrics::queue_wait(self.job.lane, self.since.elapsed());
+        self.job.passed(Stage::Queue, self.since);
         drop(self.room);
         Running {
             job: self.job,
@@ -60,6 +61,7 @@ impl Waiting {
 
     /// Answers a dead one with the reason of its death.
     fn bury(self) {
+        self.job.passed(Stage::Queue, self.since);
         if self.answer.is_closed() || self.job.cancel.is_cancelled() {
             metrics::segment(Outcome::Cancelled);
             let _ = self

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, wat
 
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    telemetry::metrics::{self, Outcome},
+    telemetry::metrics::{self, Outcome, Stage},
 };
 
 use super::{
@@ -197,6 +197,7 @@ impl EngineHandle {
             permit = room.acquire_owned() => permit.map_err(|_| self.shared.gate.stopped())?,
             () = expired => {
                 metrics::segment(Outcome::Rejected);
+                job.passed(Stage::Queue, since);
                 return Err(Error::exhausted(format!(
                     "no room in the queue within {:.1} s: the model is busy, try again later",
                     since.elapsed().as_secs_f64()

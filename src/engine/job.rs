@@ -15,7 +15,10 @@ use crate::{
     error::{Error, Result},
     head::{HeadFeatures, HeadSelection},
     limits,
-    telemetry::metrics::Label,
+    telemetry::{
+        metrics::{Label, Stage},
+        traces::{StageTime, Stages},
+    },
 };
 
 use super::{
@@ -72,9 +75,18 @@ pub struct Job {
     pub deadline: Option<Instant>,
     /// Takes it out of the queue.
     pub cancel: CancellationToken,
+    /// Where its stages in the engine are noted down, if anybody wants to know.
+    pub stages: Option<Arc<Stages>>,
 }
 
 impl Job {
+    /// Notes down a stage that is over now.
+    pub(super) fn passed(&self, stage: Stage, since: Instant) {
+        if let Some(stages) = &self.stages {
+            stages.add(StageTime::new(stage, since, Instant::now()));
+        }
+    }
+
     /// Whether both can share a pass. Their heads may differ: the pass extracts the heads of both.
     pub(super) fn fits(&self, other: &Job) -> bool {
         self.clip.frames.len() == other.clip.frames.len()

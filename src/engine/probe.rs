@@ -1,6 +1,6 @@
 //! The seam between the engine and whatever runs the model.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::Result,
@@ -36,6 +36,15 @@ pub struct ProbeInfo {
     pub image_side: usize,
 }
 
+/// How long the stages of one pass took, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct PassTimes {
+    /// Pictures to projected tokens, upload and normalising included.
+    pub vision: Duration,
+    /// Prompts to features; the pass ends with it.
+    pub language: Duration,
+}
+
 /// A frozen model that yields attention-head features.
 pub trait HeadProbe: Send + 'static {
     /// Facts about the model.
@@ -53,6 +62,17 @@ pub trait HeadProbe: Send + 'static {
         prompts: &[String],
         heads: &HeadSelection,
     ) -> Result<Vec<HeadFeatures>>;
+
+    /// [`probe`](Self::probe), and how long its stages took where that is measured.
+    fn probe_timed(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<(Vec<HeadFeatures>, Option<PassTimes>)> {
+        self.probe(clips, prompts, heads)
+            .map(|features| (features, None))
+    }
 
     /// SHA-256 (hex) of what the first `layers` layers' features depend on; see METHOD,
     /// Fingerprint.

@@ -14,13 +14,16 @@ use crate::{
     error::{Error, Kind, Result},
     head::{HeadFeatures, HeadSelection},
     limits,
-    telemetry::metrics::{self, Outcome, Stage},
+    telemetry::{
+        metrics::{self, Outcome, Stage},
+        traces::StageTime,
+    },
 };
 
 use super::{
     EngineConfig,
     gate::{FingerprintRequest, Gate, Running, Work},
-    probe::{Clip, HeadProbe},
+    probe::{Clip, HeadProbe, PassTimes},
     union,
 };
 
@@ -118,7 +121,8 @@ impl Worker {
             .collect();
         let started = Instant::now();
         self.gate.pulse.beat();
-        let features = self.probe_all(&[Clip { frames }], &self.config.warm_up_prompts, &heads)?;
+        let (features, _) =
+            self.probe_all(&[Clip { frames }], &self.config.warm_up_prompts, &heads)?;
         self.gate.pulse.beat();
         tracing::info!(
             model = info.name,
@@ -188,11 +192,17 @@ impl Worker {
             .collect();
         let prompts = &first.job.prompts;
         let selections = || jobs.iter().map(|running| &running.job.heads);
-        if selections().all(|heads| *heads == first.job.heads) {
-            return self.probe_all(&clips, prompts, &first.job.heads);
-        }
-        let union = union::union(selections());
-        self.probe_all(&clips, prompts, &union)?
+        let union = if selections().all(|heads| *heads == first.job.heads) {
+            first.job.heads.clone()
+        } else {
+            union::union(selections())
+        };
+        let began = Instant::now();
+        let passed = self.probe_all(&clips, prompts, &union);
+        let times = passed.as_ref().ok().and_then(|(_, times)| *times);
+        note(jobs, began, Instant::now(), times);
+        passed?
+            .0
             .into_iter()
             .zip(selections())
             .map(|(features, own)| union::gather(features, &union, own, self.probe.info()))
@@ -204,16 +214,16 @@ impl Worker {
         clips: &[Clip],
         prompts: &[String],
         heads: &HeadSelection,
-    ) -> Result<Vec<HeadFeatures>> {
+    ) -> Result<(Vec<HeadFeatures>, Option<PassTimes>)> {
         metrics::batch_size(clips.len());
         let started = Instant::now();
         self.gate.pulse.beat();
-        let features = self.guarded(|| self.probe.probe(clips, prompts, heads))?;
+        let (features, times) = self.guarded(|| self.probe.probe_timed(clips, prompts, heads))?;
         let took = started.elapsed();
         self.check_shape(&features, clips.len(), prompts.len(), heads)?;
         metrics::stage(Stage::Pass, took);
         self.gate.pulse.passed(clips.len(), took);
-        Ok(features)
+        Ok((features, times))
     }
 
     /// Users index by these shapes, so a probe that breaks them must not get past this point.
@@ -263,6 +273,32 @@ impl Worker {
             tracing::error!(panic = what, "the model panicked");
             Err(Error::new(Kind::Internal, format!("it panicked: {what}")))
         })
+    }
+}
+
+/// Notes down for each job of a pass when its stages were; the pass as a whole where the model does not say
+/// or failed. What stands before the first stage (tokens of the prompts) belongs to none.
+fn note(jobs: &[Running], began: Instant, ended: Instant, times: Option<PassTimes>) {
+    for stages in jobs
+        .iter()
+        .filter_map(|running| running.job.stages.as_ref())
+    {
+        let add = |stage, from, to| {
+            stages.add(StageTime {
+                clips: jobs.len(),
+                ..StageTime::new(stage, from, to)
+            });
+        };
+        match times {
+            Some(PassTimes { vision, language }) => {
+                let before =
+                    |at: Instant, took| at.checked_sub(took).map_or(began, |at| at.max(began));
+                let between = before(ended, language);
+                add(Stage::Vision, before(between, vision), between);
+                add(Stage::Language, between, ended);
+            }
+            None => add(Stage::Pass, began, ended),
+        }
     }
 }
 

@@ -290,6 +290,7 @@ impl Run<'_, '_> {
                 stream: self.stream,
                 deadline: None,
                 cancel: self.extractor.cancel.clone(),
+                stages: None,
             };
             let submitted = self
                 .extractor

@@ -7,7 +7,6 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
 };
 
 use candle_core::Tensor;
@@ -24,7 +23,7 @@ use super::{
     weights::Checkpoint,
 };
 use crate::{
-    engine::probe::{Clip, HeadProbe, ProbeInfo},
+    engine::probe::{Clip, HeadProbe, PassTimes, ProbeInfo},
     error::{Error, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
     limits::{LANGUAGE_ROWS_PER_PASS, LANGUAGE_ROWS_PER_PASS_GPU, PROBE_MAX_CLIPS, PROMPTS_MAX},
@@ -67,15 +66,6 @@ pub struct InternVl {
     projector: Projector,
     language: LanguageModel,
     frames_encoded: AtomicU64,
-}
-
-/// How long the stages of one pass took.
-#[derive(Clone, Copy, Debug)]
-pub struct PassTimes {
-    /// Pictures to projected tokens, upload and normalising included.
-    pub vision: Duration,
-    /// Prompts to features.
-    pub language: Duration,
 }
 
 impl InternVl {
@@ -157,16 +147,6 @@ impl InternVl {
     pub fn prompt_tokens(&self, frames: usize, prompt: &str) -> Result<usize> {
         let per_frame = self.config.tokens_per_frame();
         Ok((self.tokenizer.encode_prompt(frames, per_frame, prompt)?).len())
-    }
-
-    /// [`HeadProbe::probe`], and how long its two stages took.
-    pub fn probe_timed(
-        &self,
-        clips: &[Clip],
-        prompts: &[String],
-        heads: &HeadSelection,
-    ) -> Result<(Vec<HeadFeatures>, PassTimes)> {
-        self.pool.run(|| self.pass(clips, prompts, heads))
     }
 
     /// What config.json says.
@@ -462,6 +442,16 @@ impl HeadProbe for InternVl {
         heads: &HeadSelection,
     ) -> Result<Vec<HeadFeatures>> {
         Ok(self.probe_timed(clips, prompts, heads)?.0)
+    }
+
+    fn probe_timed(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<(Vec<HeadFeatures>, Option<PassTimes>)> {
+        let (features, times) = self.pool.run(|| self.pass(clips, prompts, heads))?;
+        Ok((features, Some(times)))
     }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {

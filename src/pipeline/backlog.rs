@@ -9,6 +9,7 @@ use super::prepare::PreparedSegment;
 use crate::{
     limits::{BACKLOG_ENTRIES_MAX, LIVE_BACKLOG_SEGMENTS},
     media::{FrameStamp, Gap, GapReason, SourceState},
+    telemetry::traces::TracedSegment,
 };
 
 /// Segments that were dropped one after the other, as one.
@@ -56,10 +57,16 @@ impl Shed {
     }
 }
 
+/// The arrival of a segment.
+pub(super) struct Came {
+    pub at: Instant,
+    /// Where it is traced.
+    pub span: Option<TracedSegment>,
+}
+
 /// One thing in media order.
 pub(super) enum Waiting {
-    /// A segment, and when it came.
-    Segment(PreparedSegment, Instant),
+    Segment(Box<PreparedSegment>, Came),
     Shed(Shed),
     Gap(Gap),
     Source(SourceState),
@@ -112,8 +119,13 @@ impl Backlog {
             let oldest = self.waiting.iter().position(Waiting::is_for_the_model);
             let Some(at) = oldest else { return };
             self.segments -= 1;
-            let shed = match &self.waiting[at] {
-                Waiting::Segment(segment, _) => Shed::of(&segment.frames),
+            let shed = match &mut self.waiting[at] {
+                Waiting::Segment(segment, came) => {
+                    if let Some(span) = came.span.take() {
+                        span.shed();
+                    }
+                    Shed::of(&segment.frames)
+                }
                 _ => None,
             };
             let Some(shed) = shed else {
@@ -137,7 +149,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{engine::probe::Clip, media::MediaTime, pipeline::prepare::Received};
+    use crate::{
+        engine::probe::Clip,
+        media::MediaTime,
+        pipeline::prepare::Received,
+        telemetry::{metrics::Stage, traces::StageTime},
+    };
 
     fn segment(number: u64) -> Waiting {
         let frames = (2 * number..2 * number + 2)
@@ -147,8 +164,10 @@ mod tests {
                 duration: Duration::from_nanos(100),
             })
             .collect();
+        let now = Instant::now();
+        let stage = |stage| StageTime::new(stage, now.into_std(), now.into_std());
         Waiting::Segment(
-            PreparedSegment {
+            Box::new(PreparedSegment {
                 number,
                 run: 0,
                 frames,
@@ -156,8 +175,12 @@ mod tests {
                 repeats: None,
                 snapshot: None,
                 received: Received::default(),
+                stages: [Stage::Decode, Stage::Preprocess].map(stage),
+            }),
+            Came {
+                at: now,
+                span: None,
             },
-            Instant::now(),
         )
     }
 

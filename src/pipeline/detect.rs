@@ -38,12 +38,13 @@ use crate::{
     telemetry::{
         cameras,
         metrics::{self, Outcome, Stage as Timed},
+        traces::{Call, StageTime, TracedSegment},
     },
 };
 
 pub use super::options::DetectOptions;
 use super::{
-    backlog::{Backlog, Shed, Waiting},
+    backlog::{Backlog, Came, Shed, Waiting},
     event::{DetectEvent, SegmentScores, Stage, Summary},
     follow::{Ask, Follow},
     people::{People, Seen},
@@ -72,6 +73,8 @@ pub struct Detection {
     pub follow: Option<watch::Receiver<Arc<Profile>>>,
     /// Keeps what segments were scored from, for verdicts on them.
     pub recorder: Option<Arc<Recorder>>,
+    /// The call that it belongs to, where that is traced: its segments become spans.
+    pub trace: Option<Call>,
 }
 
 /// Runs a detection to its end and returns what its last event, the summary, says.
@@ -164,6 +167,8 @@ struct Stamps {
     received: Received,
     /// From the arrival of its last frame to its p, of a live source.
     lag: Option<Duration>,
+    /// Where it is traced; until its p is known.
+    span: Option<TracedSegment>,
 }
 
 type Submission = Pin<Box<dyn Future<Output = Result<Ticket>> + Send>>;
@@ -308,7 +313,8 @@ impl Session {
         match item {
             Some(Ok(Prepared::Opened(info))) => self.opened(info).await?,
             Some(Ok(Prepared::Segment(segment))) => {
-                self.backlog.push(Waiting::Segment(segment, Instant::now()));
+                let came = self.came(&segment);
+                self.backlog.push(Waiting::Segment(Box::new(segment), came));
                 if self.detection.max_delay.is_some() {
                     self.backlog.shed();
                 }
@@ -323,6 +329,19 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn came(&self, segment: &PreparedSegment) -> Came {
+        let frames = segment.frames.first().zip(segment.frames.last());
+        let frames = frames.map(|(first, last)| (*first, *last));
+        Came {
+            at: Instant::now(),
+            span: self
+                .detection
+                .trace
+                .as_ref()
+                .map(|call| call.segment(segment.number, segment.run, frames, &segment.stages)),
+        }
     }
 
     async fn opened(&mut self, info: MediaInfo) -> Result<()> {
@@ -365,14 +384,14 @@ impl Session {
     /// Takes what waited longest.
     fn next(&mut self, next: Waiting) {
         match next {
-            Waiting::Segment(segment, came) => self.submit(segment, came),
+            Waiting::Segment(segment, came) => self.submit(*segment, came),
             Waiting::Shed(shed) => self.items.push_back(Item::Shed(shed)),
             Waiting::Gap(gap) => self.items.push_back(Item::Gap(gap)),
             Waiting::Source(state) => self.items.push_back(Item::Source(state)),
         }
     }
 
-    fn submit(&mut self, segment: PreparedSegment, came: Instant) {
+    fn submit(&mut self, segment: PreparedSegment, came: Came) {
         let PreparedSegment {
             number,
             run,
@@ -381,7 +400,9 @@ impl Session {
             repeats,
             snapshot,
             received,
+            ..
         } = segment;
+        let stages = came.span.as_ref().map(|span| span.stages().clone());
         let stamps = Stamps {
             number,
             run,
@@ -390,6 +411,7 @@ impl Session {
             snapshot,
             received,
             lag: None,
+            span: came.span,
         };
         if let Some(of) = repeats {
             self.items.push_back(Item::Repeat(stamps, of));
@@ -408,24 +430,31 @@ impl Session {
             deadline: self
                 .detection
                 .max_delay
-                .and_then(|delay| came.checked_add(delay))
+                .and_then(|delay| came.at.checked_add(delay))
                 .map(Instant::into_std),
             cancel: self.cancel.clone(),
+            stages,
         };
         let engine = self.engine.clone();
         self.submission = Some((stamps, Box::pin(async move { engine.submit(job).await })));
     }
 
     fn submitted(&mut self, ticket: Result<Ticket>) {
-        let Some((stamps, _)) = self.submission.take() else {
+        let Some((mut stamps, _)) = self.submission.take() else {
             return;
         };
         match ticket {
             Ok(ticket) => self.items.push_back(Item::Segment(stamps, ticket)),
             Err(error) if self.sheds(&error) => {
+                if let Some(span) = stamps.span.take() {
+                    span.shed();
+                }
                 self.items.extend(Shed::of(&stamps.frames).map(Item::Shed));
             }
             Err(error) => {
+                if let Some(span) = stamps.span.take() {
+                    span.failed(&error);
+                }
                 self.backlog.clear();
                 self.failure = Some(error);
             }
@@ -434,21 +463,36 @@ impl Session {
 
     /// Takes the features of the first segment under way.
     async fn features(&mut self, features: Result<HeadFeatures>) -> Result<()> {
-        let Some(Item::Segment(stamps, _)) = self.items.pop_front() else {
+        let Some(Item::Segment(mut stamps, _)) = self.items.pop_front() else {
             return Ok(());
         };
+        let span = stamps.span.take();
         if let Err(error) = &features
             && self.sheds(error)
         {
+            if let Some(span) = span {
+                span.shed();
+            }
             return match Shed::of(&stamps.frames) {
                 Some(shed) => self.shed(shed).await,
                 None => Ok(()),
             };
         }
+        let started = Instant::now();
         let scored = features.and_then(|features| self.score(stamps, &features));
         match scored {
-            Ok(outputs) => self.deliver(outputs).await,
+            Ok(outputs) => {
+                if let (Some(span), Some((_, p))) = (span, self.scored) {
+                    let (from, to) = (started.into_std(), Instant::now().into_std());
+                    span.stages().add(StageTime::new(Timed::Score, from, to));
+                    span.scored(p);
+                }
+                self.deliver(outputs).await
+            }
             Err(error) => {
+                if let Some(span) = span {
+                    span.failed(&error);
+                }
                 // Nothing behind it can be delivered: the order would have a hole.
                 self.items.clear();
                 self.backlog.clear();
@@ -509,18 +553,27 @@ impl Session {
 
     /// A segment in which nothing moved. The one that it repeats has been dealt with; if that one
     /// was dropped, there is no score for this one either.
-    async fn repeat(&mut self, stamps: Stamps, of: u64) -> Result<()> {
+    async fn repeat(&mut self, mut stamps: Stamps, of: u64) -> Result<()> {
+        let span = stamps.span.take();
         match self.scored {
             Some((number, p)) if number == of => {
                 metrics::segment(Outcome::Gated);
                 self.summary.segments_gated += 1;
                 let outputs = self.locate(stamps, p, None)?;
+                if let Some(span) = span {
+                    span.gated(p, of);
+                }
                 self.deliver(outputs).await
             }
-            _ => match Shed::of(&stamps.frames) {
-                Some(shed) => self.shed(shed).await,
-                None => Ok(()),
-            },
+            _ => {
+                if let Some(span) = span {
+                    span.shed();
+                }
+                match Shed::of(&stamps.frames) {
+                    Some(shed) => self.shed(shed).await,
+                    None => Ok(()),
+                }
+            }
         }
     }
 

@@ -31,7 +31,10 @@ use crate::{
         SourceState,
     },
     segment::{SampledSegment, SegmentRule, Segmenter, motion::MotionGate, whole_video_indices},
-    telemetry::metrics::{self, Stage},
+    telemetry::{
+        metrics::{self, Stage},
+        traces::StageTime,
+    },
 };
 
 use super::{options::PictureOptions, reduce::Reducer, sample::Sample, snapshot::Snapshot};
@@ -75,6 +78,8 @@ pub struct PreparedSegment {
     pub snapshot: Option<Snapshot>,
     /// When its frames had been received; of live sources alone.
     pub received: Received,
+    /// When it was decoded and preprocessed.
+    pub stages: [StageTime; 2],
 }
 
 /// When the frames of a segment had been received.
@@ -230,6 +235,8 @@ struct Preparer {
     opened: bool,
     /// Since the last segment was complete.
     decoding: Duration,
+    /// When the decoding of the open segment began.
+    decoding_since: Option<Instant>,
     sender: mpsc::Sender<Result<Prepared>>,
     cancel: CancellationToken,
 }
@@ -260,6 +267,7 @@ impl Preparer {
             totals: Totals::default(),
             opened: false,
             decoding: Duration::ZERO,
+            decoding_since: None,
             sender,
             cancel,
         })
@@ -272,6 +280,7 @@ impl Preparer {
                 return Err(Error::cancelled("the detection was cancelled"));
             }
             let started = Instant::now();
+            self.decoding_since.get_or_insert(started);
             let event = source.next_event()?;
             self.decoding += started.elapsed();
             match event {
@@ -289,12 +298,14 @@ impl Preparer {
                     metrics::gap(&gap);
                     self.end_run()?;
                     self.send(Prepared::Gap(gap))?;
+                    self.decoding_since = None;
                 }
                 Some(MediaEvent::Source(state)) => {
                     if matches!(state, SourceState::Interrupted { .. }) {
                         self.end_run()?;
                     }
                     self.send(Prepared::Source(state))?;
+                    self.decoding_since = None;
                 }
                 None => break,
             }
@@ -374,6 +385,7 @@ impl Preparer {
         metrics::stage(Stage::Decode, std::mem::take(&mut self.decoding));
         metrics::frames(segment.frames.len() as u64);
         let started = Instant::now();
+        let since = self.decoding_since.take().unwrap_or(started);
         let (mut clip, snapshot) = match self.pictures(&segment) {
             Ok(pictures) => pictures,
             // They went with the decoder's process; whether the media goes on is for the source to say.
@@ -398,7 +410,8 @@ impl Preparer {
         if repeats.is_some() {
             clip.frames.clear();
         }
-        metrics::stage(Stage::Preprocess, started.elapsed());
+        let prepared = Instant::now();
+        metrics::stage(Stage::Preprocess, prepared.duration_since(started));
         let received = std::mem::take(&mut self.received);
         self.send(Prepared::Segment(PreparedSegment {
             number,
@@ -408,6 +421,10 @@ impl Preparer {
             repeats,
             snapshot,
             received,
+            stages: [
+                StageTime::new(Stage::Decode, since, started),
+                StageTime::new(Stage::Preprocess, started, prepared),
+            ],
         }))
     }
 

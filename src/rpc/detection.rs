@@ -15,7 +15,7 @@ use super::{
     feedback::Verdicts,
     proto::{self, detection_service_server::DetectionService},
     responses::{Responses, WatchResponses, responses},
-    session::{Asked, Session, SessionId, Shared},
+    session::{Asked, Session, SessionId, Shared, Trace},
     status::{code, label, status},
 };
 use crate::{
@@ -49,9 +49,13 @@ impl DetectionHandler {
         method: &'static str,
         timeout: Option<Duration>,
         caller: Option<Arc<Caller>>,
+        trace: Trace,
         asked: Asked,
     ) -> Result<Responses, Status> {
         let id = SessionId::random();
+        if let Some(call) = &trace.call {
+            call.session(id.as_str());
+        }
         let share = caller.as_ref().map(|caller| self.shares.take(caller));
         let share = share
             .transpose()
@@ -78,6 +82,7 @@ impl DetectionHandler {
             slot,
             caller,
             share,
+            trace,
         };
         // The headers go out at once: some clients send nothing before they have them.
         tokio::spawn(session.run());
@@ -95,8 +100,9 @@ impl DetectionService for DetectionHandler {
     ) -> Result<Response<Responses>, Status> {
         let timeout = deadline::timeout(request.metadata());
         let caller = request.extensions().get().cloned();
+        let trace = Trace::of(request.extensions());
         let asked = Asked::Detect(request.into_inner());
-        self.begin("Detect", timeout, caller, asked)
+        self.begin("Detect", timeout, caller, trace, asked)
             .map(Response::new)
     }
 
@@ -108,8 +114,9 @@ impl DetectionService for DetectionHandler {
     ) -> Result<Response<WatchResponses>, Status> {
         let timeout = deadline::timeout(request.metadata());
         let caller = request.extensions().get().cloned();
+        let trace = Trace::of(request.extensions());
         let asked = Asked::Watch(request.into_inner());
-        self.begin("Watch", timeout, caller, asked)
+        self.begin("Watch", timeout, caller, trace, asked)
             .map(|responses| Response::new(WatchResponses(responses)))
     }
 

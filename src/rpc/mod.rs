@@ -25,6 +25,8 @@ mod session;
 mod source;
 mod status;
 mod told;
+mod traced;
+mod traces;
 mod upload;
 mod uri;
 #[cfg(feature = "video")]
@@ -37,6 +39,7 @@ pub use server::{Parts, serve};
 pub use source::OpenMedia;
 #[cfg(feature = "video")]
 pub use source::{LiveMedia, VideoMedia, WebMedia};
+pub use traces::{check_traces, open_traces};
 pub use uri::UriSource;
 
 /// Names under which grpc.health.v1 answers; the empty one is the server as a whole.

@@ -24,6 +24,7 @@ use super::{
     security::Security,
     session::Shared,
     source::OpenMedia,
+    traced::TraceLayer,
 };
 use crate::{
     config::Settings,
@@ -31,7 +32,7 @@ use crate::{
     error::{Kind, Result, ResultExt as _},
     feedback::Feedback,
     limits,
-    telemetry::server as telemetry,
+    telemetry::{server as telemetry, traces::Traces},
 };
 
 /// What a server serves with.
@@ -46,6 +47,8 @@ pub struct Parts {
     pub feedback: Option<Arc<Feedback>>,
     /// TLS and tokens.
     pub security: Security,
+    /// Makes calls spans; see [`open_traces`](super::open_traces).
+    pub traces: Traces,
 }
 
 /// Serves until `shutdown` fires and the running detections have ended: by themselves within the
@@ -134,7 +137,8 @@ pub async fn serve(
         .max_concurrent_streams(http2.max_streams_per_connection)
         .http2_max_header_list_size(limits::HEADERS_MAX_BYTES)
         .layer(GrpcWebLayer::new())
-        .layer(GuardLayer(security.clone()));
+        .layer(GuardLayer(security.clone()))
+        .layer(TraceLayer(parts.traces));
     let connections = connections::accept(
         listener,
         security,

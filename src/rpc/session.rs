@@ -11,8 +11,8 @@ use tokio::{
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Streaming};
-use tracing::Instrument as _;
+use tonic::{Code, Extensions, Streaming};
+use tracing::{Instrument as _, field};
 
 use super::{
     admission::{Admission, Claim, Slot},
@@ -42,7 +42,10 @@ use crate::{
         prepare::OpenSource,
     },
     segment::SegmentRule,
-    telemetry::server::{self, StreamRunning},
+    telemetry::{
+        server::{self, StreamRunning},
+        traces::{Call, TraceId},
+    },
 };
 
 /// Name of a detection in logs and responses: 128 random bits in hex, so that it cannot be guessed.
@@ -98,6 +101,25 @@ impl Asked {
     }
 }
 
+/// The trace that a call belongs to.
+#[derive(Default)]
+pub(super) struct Trace {
+    /// For logs; its caller may record it where we do not.
+    pub id: Option<TraceId>,
+    /// Where it is recorded.
+    pub call: Option<Call>,
+}
+
+impl Trace {
+    /// What the layer before the services found.
+    pub fn of(extensions: &Extensions) -> Trace {
+        Trace {
+            id: extensions.get().copied(),
+            call: extensions.get().cloned(),
+        }
+    }
+}
+
 /// A detection that was admitted.
 pub(super) struct Session {
     pub id: SessionId,
@@ -112,12 +134,16 @@ pub(super) struct Session {
     /// Where callers have tokens.
     pub caller: Option<Arc<Caller>>,
     pub share: Option<Share>,
+    pub trace: Trace,
 }
 
 impl Session {
     /// Runs to the end and says it to client, log and metrics. The slot is free when this returns.
     pub async fn run(self) {
-        let span = tracing::info_span!("detect", session = %self.id);
+        let span = tracing::info_span!("detect", session = %self.id, trace_id = field::Empty);
+        if let Some(trace) = self.trace.id {
+            span.record("trace_id", field::display(trace));
+        }
         self.run_inside().instrument(span).await;
     }
 
@@ -133,6 +159,7 @@ impl Session {
             slot,
             caller,
             share,
+            trace,
         } = self;
         let cancel = CancellationToken::new();
         // Cancels the work on every way out, a panic included.
@@ -144,6 +171,7 @@ impl Session {
             stop: CancellationToken::new(),
             claim: None,
             caller: caller.clone(),
+            trace: trace.call,
         };
         let outcome = tokio::select! {
             biased;
@@ -184,6 +212,7 @@ struct Work {
     stop: CancellationToken,
     claim: Option<Claim>,
     caller: Option<Arc<Caller>>,
+    trace: Option<Call>,
 }
 
 /// Where frames come from, and who may speak to it.
@@ -243,6 +272,12 @@ impl Work {
             Input::Uri(source) => Some(source.shown()),
             Input::Upload(_) => None,
         };
+        if let Some(call) = &self.trace {
+            call.profile(profile.name(), profile.version());
+            if let Some(source) = &camera {
+                call.source(source);
+            }
+        }
         let source = self.source(shared, input, &profile, requests)?;
         let recorder = shared.feedback.as_ref();
         let live = source.max_delay.is_some();
@@ -255,6 +290,7 @@ impl Work {
             max_delay: source.max_delay,
             follow,
             recorder: recorder.map(|feedback| feedback.recorder(id.as_str(), camera)),
+            trace: self.trace.clone(),
         };
         let (events, received) = mpsc::channel(limits::EVENT_QUEUE);
         let job = detect::run(

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::{
-    cameras, decoders, feedback, http, jobs, metrics as recorded, present, process, server,
+    cameras, decoders, feedback, http, jobs, metrics as recorded, present, process, server, traces,
 };
 use crate::error::{Kind, Result, ResultExt as _};
 
@@ -81,6 +81,7 @@ impl Metrics {
         feedback::describe();
         jobs::describe();
         process::describe();
+        traces::describe();
         Ok(Metrics { recorded })
     }
 

@@ -1,4 +1,4 @@
-//! TELEMETRY: metrics, their exporter, logging and shutdown.
+//! TELEMETRY: metrics, their exporter, traces, logging and shutdown.
 
 pub mod cameras;
 pub mod decoders;
@@ -12,3 +12,4 @@ mod present;
 pub mod process;
 pub mod server;
 pub mod shutdown;
+pub mod traces;

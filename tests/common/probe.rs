@@ -1,13 +1,16 @@
 //! A model whose features follow from the pictures, and which a test can hold and let go.
 
-use std::sync::{
-    Arc, Condvar, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Instant,
 };
 
 use headhunt::{
-    engine::probe::{Clip, HeadProbe, ProbeInfo},
-    error::Result,
+    engine::probe::{Clip, HeadProbe, PassTimes, ProbeInfo},
+    error::{Error, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
 };
 
@@ -38,6 +41,7 @@ pub struct Control {
     /// Passes before it holds, where it counts.
     left: AtomicUsize,
     counting: AtomicBool,
+    failing: AtomicBool,
     entered: AtomicUsize,
     passed: AtomicUsize,
 }
@@ -52,6 +56,11 @@ impl Control {
     pub fn hold_after(&self, passes: usize) {
         self.left.store(passes, SeqCst);
         self.counting.store(true, SeqCst);
+    }
+
+    /// Every pass from now on fails.
+    pub fn fail(&self) {
+        self.failing.store(true, SeqCst);
     }
 
     /// Lets it go on.
@@ -156,6 +165,9 @@ impl HeadProbe for BrightnessProbe {
             held = self.control.changed.wait(held).unwrap();
         }
         drop(held);
+        if self.control.failing.load(SeqCst) {
+            return Err(Error::data_loss("a weight is no number"));
+        }
         let heads = heads.resolve(self.info.layers, self.info.heads);
         let features = clips
             .iter()
@@ -182,6 +194,22 @@ impl HeadProbe for BrightnessProbe {
             .collect();
         self.control.passed.fetch_add(clips.len(), SeqCst);
         Ok(features)
+    }
+
+    fn probe_timed(
+        &self,
+        clips: &[Clip],
+        prompts: &[String],
+        heads: &HeadSelection,
+    ) -> Result<(Vec<HeadFeatures>, Option<PassTimes>)> {
+        let began = Instant::now();
+        let features = self.probe(clips, prompts, heads)?;
+        let half = began.elapsed() / 2;
+        let times = PassTimes {
+            vision: half,
+            language: half,
+        };
+        Ok((features, Some(times)))
     }
 
     fn fingerprint(&self, layers: usize) -> Result<String> {

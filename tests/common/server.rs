@@ -13,13 +13,14 @@ use headhunt::{
         proto::{self, detection_service_client::DetectionServiceClient},
     },
     segment::SegmentRule,
+    telemetry::traces::Exporter,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    eventually,
+    PATIENCE, eventually,
     media::RawMedia,
     probe::{BrightnessProbe, Control, HEAD_DIM, HEADS, fingerprint},
     within,
@@ -35,6 +36,8 @@ pub struct TestServer {
     /// Where the settings ask for it.
     pub feedback: Option<Arc<Feedback>>,
     pub shutdown: CancellationToken,
+    /// Where the settings ask for it.
+    pub sending: Option<Exporter>,
     served: Option<JoinHandle<headhunt::error::Result<()>>>,
     owner: std::sync::Mutex<Option<Engine>>,
 }
@@ -182,6 +185,7 @@ impl TestServer {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let feedback = rpc::open_feedback(&settings.feedback, SystemClock::shared()).unwrap();
+        let (traces, sending) = rpc::open_traces(&settings.traces).unwrap();
         let served = {
             let shutdown = shutdown.clone();
             let parts = Parts {
@@ -190,6 +194,7 @@ impl TestServer {
                 media,
                 feedback: feedback.clone(),
                 security: Security::open(&settings.server, SystemClock::shared()).unwrap(),
+                traces,
             };
             tokio::spawn(async move { rpc::serve(&settings, parts, listener, shutdown).await })
         };
@@ -200,6 +205,7 @@ impl TestServer {
             profiles,
             feedback,
             shutdown,
+            sending,
             served: Some(served),
             owner: std::sync::Mutex::new(Some(owner)),
         }
@@ -254,6 +260,9 @@ impl TestServer {
         self.probe.let_go();
         let served = self.served.take().unwrap();
         within("shutdown", served).await.unwrap().unwrap();
+        if let Some(sending) = self.sending.take() {
+            sending.flush(PATIENCE).await;
+        }
     }
 }
 

@@ -204,6 +204,7 @@ pub fn job(grey: u8, lane: Lane, stream: u64) -> Job {
         stream,
         deadline: None,
         cancel: CancellationToken::new(),
+        stages: None,
     }
 }
 

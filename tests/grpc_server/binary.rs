@@ -17,12 +17,15 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::common::{
-    clips,
-    detect::{detect, open},
-    eventually,
-    server::{Client, profile},
-    within,
+use crate::{
+    collector::{Collector, hex, named},
+    common::{
+        clips,
+        detect::{detect, open},
+        eventually,
+        server::{Client, profile},
+        within,
+    },
 };
 
 fn checkpoint() -> PathBuf {
@@ -117,7 +120,11 @@ async fn begin(command: &mut Command) -> (Running, Channel, JoinHandle<String>) 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut running, channel, rest) = begin(&mut headhunt(&fitting(), dir.path())).await;
+    let collector = Collector::start().await;
+    let mut command = headhunt(&fitting(), dir.path());
+    let endpoint = format!("http://{}", collector.address);
+    command.env("HEADHUNT__TRACES__ENDPOINT", endpoint);
+    let (mut running, channel, rest) = begin(&mut command).await;
     let mut health = HealthClient::new(channel.clone());
     let mut client = Client::new(channel);
     let bytes = clips::h264(110, 160, 120, "mp4mux");
@@ -153,6 +160,13 @@ async fn the_binary_serves_a_real_model_and_ends_on_sigterm() {
     let log = rest.join().unwrap();
     assert!(status.success(), "{status}: {log}");
     assert!(log.contains("SIGTERM"), "{log}");
+    // What waited was handed over before the end: three segments with every stage of a real model.
+    let spans = collector.spans();
+    for (name, count) in [("segment", 3), ("vision", 3), ("language", 3), ("score", 3)] {
+        assert_eq!(named(&spans, name).len(), count, "{name} in {spans:?}");
+    }
+    let root = named(&spans, "headhunt.v1.DetectionService/Detect")[0];
+    assert!(log.contains(&hex(&root.trace_id)), "{log}");
     drop(
         health
             .check(HealthCheckRequest::default())

@@ -29,6 +29,11 @@ fn defaults_stand_alone_and_agree_with_the_limits() {
     assert_eq!(settings.model.threads, 0);
     assert!(settings.server.listen.ip().is_loopback());
     assert_eq!(settings.http2.keepalive_interval, Duration::from_secs(20));
+    assert_eq!(settings.traces.endpoint, None);
+    assert_eq!(
+        settings.traces.queue_spans,
+        crate::limits::TRACE_QUEUE_SPANS
+    );
 }
 
 #[test]
@@ -132,6 +137,13 @@ fn nonsense_is_refused_with_the_key() {
         ("feedback.max_samples", "0"),
         ("http2.stream_window_bytes", "2147483648"),
         ("http2.keepalive_timeout_s", "0"),
+        ("traces.endpoint", "'collector:4317'"),
+        ("traces.endpoint", "'http://'"),
+        ("traces.endpoint", "'https://ann:secret@collector:4317'"),
+        ("traces.sample_ratio", "1.1"),
+        ("traces.sample_ratio", "nan"),
+        ("traces.queue_spans", "63"),
+        ("traces.timeout_s", "0"),
         ("shutdown.grace_s", "'soon'"),
         ("log.format", "'xml'"),
     ] {
