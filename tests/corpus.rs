@@ -34,6 +34,26 @@ fn containers_are_taken_or_refused() {
     run(cases, 100, entry::container::run);
 }
 
+/// What breaks a decoder's process would show as another end than here.
+#[cfg(feature = "video")]
+#[test]
+fn containers_end_in_a_decoder_process_as_they_do_here() {
+    let workers = headhunt::video::worker::Workers {
+        program: env!("CARGO_BIN_EXE_headhunt").into(),
+        ..headhunt::video::worker::Workers::of_this_program()
+    };
+    for case in kept("container") {
+        let (name, bytes) = (case.name, case.bytes);
+        let here = entry::container::decoded(&bytes, None);
+        let there = entry::container::decoded(&bytes, Some(workers.clone()));
+        match (here, there) {
+            (Ok(here), Ok(there)) => assert_eq!(here, there, "{name}"),
+            (Err(here), Err(there)) => assert_eq!(here.kind(), there.kind(), "{name}: {there:#}"),
+            (here, there) => panic!("{name}: {here:?} here, {there:?} there"),
+        }
+    }
+}
+
 #[test]
 fn cameras_words_are_taken_or_refused() {
     let mut cases = kept("rtsp");

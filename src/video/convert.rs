@@ -16,6 +16,9 @@
 
 use crate::error::{Error, Result};
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 /// The luma and chroma equation of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matrix {
@@ -82,16 +85,20 @@ pub struct Component<'a> {
 }
 
 impl Component<'_> {
+    /// The bytes of so many samples of the row that covers picture row `y`.
+    fn bytes(&self, y: usize, samples: usize, sample_bytes: usize) -> Result<&[u8]> {
+        let start = (y >> self.h_sub) * self.stride;
+        let needed = samples.saturating_sub(1) * self.step + sample_bytes;
+        self.data
+            .get(start..start + needed)
+            .ok_or_else(|| Error::internal("a decoded picture is smaller than its caps say"))
+    }
+
     /// Reads the samples of the row that covers picture row `y`, one per pixel of `out`.
     fn read_row(&self, y: usize, out: &mut [f32]) -> Result<()> {
         let samples = out.len().div_ceil(1 << self.w_sub);
         let bytes = if self.depth > 8 { 2 } else { 1 };
-        let start = (y >> self.h_sub) * self.stride;
-        let needed = samples.saturating_sub(1) * self.step + bytes;
-        let row = self
-            .data
-            .get(start..start + needed)
-            .ok_or_else(|| Error::internal("a decoded picture is smaller than its caps say"))?;
+        let row = self.bytes(y, samples, bytes)?;
         let sub = self.w_sub;
         if bytes == 2 {
             let shift = self.shift;
@@ -182,14 +189,14 @@ impl Scale {
     }
 }
 
-fn checked(width: usize, height: usize, components: &[Component<'_>]) -> Result<Vec<u8>> {
+fn check(components: &[Component<'_>]) -> Result<()> {
     if components
         .iter()
         .any(|c| !(8..=16).contains(&c.depth) || c.step == 0 || c.w_sub > 3 || c.h_sub > 3)
     {
         return Err(Error::internal("a decoded picture has an unknown layout"));
     }
-    Ok(vec![0; width * height * 3])
+    Ok(())
 }
 
 /// Converts Y, Cb, Cr. Returns `width * height * 3` bytes.
@@ -199,11 +206,47 @@ fn checked(width: usize, height: usize, components: &[Component<'_>]) -> Result<
 pub fn yuv_to_rgb(
     width: usize,
     height: usize,
-    [y, cb, cr]: [Component<'_>; 3],
+    components: [Component<'_>; 3],
     matrix: Matrix,
     range: Range,
 ) -> Result<Vec<u8>> {
-    let mut out = checked(width, height, &[y, cb, cr])?;
+    let fast = fast_rows(&components);
+    yuv_rows(width, height, components, matrix, range, fast)
+}
+
+/// Converts what it can of a row, see [`avx2::row`], and says how many pixels these are.
+type FastRow = fn(&[u8], [&[f32]; 3], (f32, f32), &mut [u8]) -> usize;
+
+/// The fast form of a row, for the layout that nearly every camera has: 8 bits, chroma once for two pixels.
+#[cfg(target_arch = "x86_64")]
+fn fast_rows([y, cb, _]: &[Component<'_>; 3]) -> Option<FastRow> {
+    let fits = y.depth == 8 && y.step == 1 && y.w_sub == 0 && cb.w_sub == 1;
+    (fits && std::arch::is_x86_feature_detected!("avx2")).then_some(
+        |lumas: &[u8], adds: [&[f32]; 3], (offset, factor): (f32, f32), out: &mut [u8]| {
+            let luma = avx2::Luma { offset, factor };
+            // SAFETY: the processor has AVX2.
+            unsafe { avx2::row(lumas, adds, luma, out) }
+        },
+    )
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fast_rows(_: &[Component<'_>; 3]) -> Option<FastRow> {
+    None
+}
+
+fn yuv_rows(
+    width: usize,
+    height: usize,
+    [y, cb, cr]: [Component<'_>; 3],
+    matrix: Matrix,
+    range: Range,
+    fast: Option<FastRow>,
+) -> Result<Vec<u8>> {
+    check(&[y, cb, cr])?;
+    if cb.w_sub != cr.w_sub {
+        return Err(Error::internal("a decoded picture has an unknown layout"));
+    }
     let (kr, kb) = matrix.weights();
     let kg = 1.0 - kr - kb;
     let luma = Scale::luma(y.depth, range);
@@ -214,21 +257,24 @@ pub fn yuv_to_rgb(
     let g_cr = (-2.0 * (1.0 - kr) * kr / kg * chroma.factor) as f32;
     let g_cb = (-2.0 * (1.0 - kb) * kb / kg * chroma.factor) as f32;
 
-    let row = || vec![0f32; width];
-    let (mut lumas, mut cbs, mut crs) = (row(), row(), row());
+    // Chroma is read and weighed at its own resolution.
+    let covered = 1 << cb.w_sub;
+    let row = |n: usize| vec![0f32; n];
+    let chromas = width.div_ceil(covered);
+    let (own_cb, own_cr) = (Component { w_sub: 0, ..cb }, Component { w_sub: 0, ..cr });
+    let (mut lumas, mut cbs, mut crs) = (row(width), row(chromas), row(chromas));
     // What the chroma adds to each channel; kept while rows share it.
-    let (mut add_r, mut add_g, mut add_b) = (row(), row(), row());
+    let (mut add_r, mut add_g, mut add_b) = (row(chromas), row(chromas), row(chromas));
     let mut levels = vec![0u8; width * 3];
+    let mut line = vec![0u8; width * 3];
+    // Appended row by row: memory that was cleared first would be written twice.
+    let mut out = Vec::with_capacity(width * height * 3);
     let mut chroma_row = None;
-    for (row, out) in out.chunks_exact_mut((width * 3).max(1)).enumerate() {
-        y.read_row(row, &mut lumas)?;
-        for l in &mut lumas {
-            *l = (*l - luma.offset) * y_mul;
-        }
+    for row in 0..height {
         let covers = (row >> cb.h_sub, row >> cr.h_sub);
         if chroma_row != Some(covers) {
-            cb.read_row(row, &mut cbs)?;
-            cr.read_row(row, &mut crs)?;
+            own_cb.read_row(row, &mut cbs)?;
+            own_cr.read_row(row, &mut crs)?;
             for v in cbs.iter_mut().chain(&mut crs) {
                 *v -= chroma.offset;
             }
@@ -243,25 +289,56 @@ pub fn yuv_to_rgb(
             }
             chroma_row = Some(covers);
         }
-        // Channel by channel, so that it vectorises; then interleaved.
-        let (reds, rest) = levels.split_at_mut(width);
-        let (greens, blues) = rest.split_at_mut(width);
-        for (levels, adds) in [
-            (&mut *reds, &add_r),
-            (&mut *greens, &add_g),
-            (&mut *blues, &add_b),
-        ] {
-            for ((o, l), a) in levels.iter_mut().zip(&lumas).zip(adds) {
-                *o = level(l + a);
+        let adds = [&*add_r, &*add_g, &*add_b];
+        let done = match fast {
+            Some(fast) => fast(
+                y.bytes(row, width, 1)?,
+                adds,
+                (luma.offset, y_mul),
+                &mut line,
+            ),
+            None => 0,
+        };
+        if done < width {
+            y.read_row(row, &mut lumas)?;
+            for l in &mut lumas {
+                *l = (*l - luma.offset) * y_mul;
+            }
+            // Channel by channel, so that it vectorises; then interleaved.
+            let (reds, rest) = levels.split_at_mut(width);
+            let (greens, blues) = rest.split_at_mut(width);
+            for (levels, adds) in [&mut *reds, &mut *greens, &mut *blues]
+                .into_iter()
+                .zip(adds)
+            {
+                spread(levels, &lumas, adds, covered);
+            }
+            let pixels = line.chunks_exact_mut(3).zip(reds).zip(greens).zip(blues);
+            for (((pixel, r), g), b) in pixels {
+                if let [pr, pg, pb] = pixel {
+                    (*pr, *pg, *pb) = (*r, *g, *b);
+                }
             }
         }
-        for (((pixel, r), g), b) in out.chunks_exact_mut(3).zip(reds).zip(greens).zip(blues) {
-            if let [pr, pg, pb] = pixel {
-                (*pr, *pg, *pb) = (*r, *g, *b);
-            }
-        }
+        out.extend_from_slice(&line);
     }
     Ok(out)
+}
+
+/// The levels of a channel, where each chroma value covers so many pixels.
+fn spread(levels: &mut [u8], lumas: &[f32], adds: &[f32], covered: usize) {
+    if covered == 1 {
+        for ((o, l), a) in levels.iter_mut().zip(lumas).zip(adds) {
+            *o = level(l + a);
+        }
+        return;
+    }
+    let groups = levels.chunks_mut(covered).zip(lumas.chunks(covered));
+    for ((levels, lumas), a) in groups.zip(adds) {
+        for (o, l) in levels.iter_mut().zip(lumas) {
+            *o = level(l + a);
+        }
+    }
 }
 
 /// Converts grey. Returns `width * height * 3` bytes.
@@ -282,7 +359,8 @@ pub fn rgb_to_rgb(
     components: [Component<'_>; 3],
     range: Range,
 ) -> Result<Vec<u8>> {
-    let mut out = checked(width, height, &components)?;
+    check(&components)?;
+    let mut out = vec![0; width * height * 3];
     let mut samples = vec![0f32; width];
     for (channel, component) in components.iter().enumerate() {
         let scale = Scale::luma(component.depth, range);

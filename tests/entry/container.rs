@@ -5,7 +5,7 @@ use std::time::Duration;
 use headhunt::{
     error::Result,
     media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource},
-    video::{self, Input, VideoLimits},
+    video::{self, Input, VideoLimits, worker::Workers},
 };
 use prost::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,15 @@ pub const STALL: Duration = Duration::from_secs(5);
 const CHUNK: usize = 700;
 
 pub fn run(bytes: &[u8]) -> std::result::Result<(), String> {
+    decoded(bytes, None)
+        .map(drop)
+        .map_err(|error| format!("{error:#}"))
+}
+
+/// Frames and gaps, decoded here or in a process.
+pub fn decoded(bytes: &[u8], workers: Option<Workers>) -> Result<(u64, u64)> {
     let limits = VideoLimits {
+        workers,
         max_pixels: PIXELS_MAX,
         max_side: 4096,
         spool_max_bytes: 16 << 20,
@@ -31,11 +39,10 @@ pub fn run(bytes: &[u8]) -> std::result::Result<(), String> {
     let upload = Input::Upload(Box::new(chunks));
     video::open(upload, &limits, CancellationToken::new())
         .and_then(|mut source| frames(&mut *source))
-        .map_err(|error| format!("{error:#}"))
 }
 
 /// Takes all frames; what is counted must be in order.
-fn frames(source: &mut dyn MediaSource) -> Result<()> {
+fn frames(source: &mut dyn MediaSource) -> Result<(u64, u64)> {
     let mut count = 0;
     let mut gaps = 0;
     while let Some(event) = source.next_event()? {
@@ -58,7 +65,7 @@ fn frames(source: &mut dyn MediaSource) -> Result<()> {
     if count + gaps == 0 {
         return Err(headhunt::error::Error::invalid("neither a frame nor a gap"));
     }
-    Ok(())
+    Ok((count, gaps))
 }
 
 struct Chunks(Bytes);

@@ -169,3 +169,59 @@ fn rgb_passes_unchanged_and_grey_is_spread() {
     let grey = gray_to_rgb(3, 1, plane(&[16, 126, 235], 3, 0, 0), Range::Limited).unwrap();
     assert_eq!(grey, [0, 0, 0, 128, 128, 128, 255, 255, 255]);
 }
+
+#[test]
+fn the_fast_rows_are_the_plain_ones_to_the_bit() {
+    // Widths with and without a rest of sixteen, planar and interleaved chroma, every luma beside every chroma.
+    for (width, step) in [
+        (1, 1),
+        (15, 1),
+        (16, 1),
+        (17, 2),
+        (48, 2),
+        (331, 1),
+        (512, 2),
+    ] {
+        let (width, step, height): (usize, usize, usize) = (width, step, 130);
+        let chromas = width.div_ceil(2);
+        let mut value = 7u32;
+        let mut byte = || {
+            value = value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (value >> 24) as u8
+        };
+        let luma: Vec<u8> = (0..width * height).map(|_| byte()).collect();
+        let chroma: Vec<u8> = (0..2 * chromas * height).map(|_| byte()).collect();
+        let part = |data, stride, step, sub| Component {
+            data,
+            stride,
+            step,
+            depth: 8,
+            shift: 0,
+            w_sub: sub,
+            h_sub: sub,
+        };
+        let second = if step == 1 { chromas * height } else { 1 };
+        let parts = [
+            part(&luma[..], width, 1, 0),
+            part(&chroma[..], chromas * step, step, 1),
+            part(&chroma[second..], chromas * step, step, 1),
+        ];
+        for matrix in [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020] {
+            for range in [Range::Limited, Range::Full] {
+                let plain = yuv_rows(width, height, parts, matrix, range, None).unwrap();
+                let ours = yuv_to_rgb(width, height, parts, matrix, range).unwrap();
+                assert_eq!(plain.len(), width * height * 3);
+                assert!(
+                    plain == ours,
+                    "{width} wide, step {step}, {matrix:?} {range:?}"
+                );
+            }
+        }
+        let short = [
+            part(&luma[..width * height - 1], width, 1, 0),
+            parts[1],
+            parts[2],
+        ];
+        assert!(yuv_to_rgb(width, height, short, Matrix::Bt601, Range::Full).is_err());
+    }
+}
