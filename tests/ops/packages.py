@@ -226,14 +226,18 @@ def unit(site):
     say(f"systemd-analyze verify; exposure {level} of 10")
 
 
+# With /proc and /dev, as container runtimes give them.
 IN_ROOT = """
 set -e
+mkdir -p {root}/proc {root}/dev
 mount --bind {root} {root}
 mount -o remount,bind,ro {root}
 mount -t tmpfs -o mode=1777 tmpfs {root}/tmp
 mount -t tmpfs -o mode=755,uid=65532,gid=65532 tmpfs {root}/data
 cp -r {site}/. {root}/data
 chown -R 65532:65532 {root}/data
+mount -t proc proc {root}/proc
+mount --bind /dev {root}/dev
 exec chroot --userspec=65532:65532 {root} /usr/bin/headhunt "$@"
 """
 

@@ -145,17 +145,6 @@ fn resample(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
         fn avx2(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
             resample_rows(source, target, stride, axis);
         }
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        fn avx512(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
-            resample_rows(source, target, stride, axis);
-        }
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-        {
-            // SAFETY: the processor was just asked for them.
-            return unsafe { avx512(source, target, stride, axis) };
-        }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor was just asked for AVX2.
             return unsafe { avx2(source, target, stride, axis) };
