@@ -1,10 +1,6 @@
 //! Pillow's antialiased bicubic in its own fixed-point arithmetic (`ImagingResample` for 8-bit
 //! pictures): weights of 22 fractional bits, i32 sums, rounding to u8 after each pass.
 
-mod turn;
-
-use turn::ROWS;
-
 /// Fractional bits of a weight: 32 less 8 for the level and 2 for the filter's overshoot.
 const FRACTION_BITS: u32 = 32 - 8 - 2;
 
@@ -13,6 +9,12 @@ const HALF: i32 = 1 << (FRACTION_BITS - 1);
 
 /// Half-width of the bicubic kernel, in pixels of the coarser of the two grids.
 const SUPPORT: f64 = 2.0;
+
+/// Rows that [`horizontal`] takes at a time, side by side.
+const ROWS: usize = 16;
+
+/// Columns that [`horizontal`] lays out at a time.
+const STRETCH: usize = 64;
 
 /// Values that [`resample`] keeps in registers at a time: one column of [`ROWS`] RGB pixels, and a
 /// divisor of a row of 448.
@@ -105,25 +107,41 @@ fn level(sum: i32) -> u8 {
 
 /// Resizes every row of `width` RGB pixels to `axis.to` pixels.
 ///
-/// Rows are laid side by side in blocks, byte by byte: then all of them take the same weight at the same
-/// time, and the pass is [`vertical`]'s.
+/// Rows are laid side by side in blocks, pixel by pixel: then all of them take the same weight at the
+/// same time, and the pass is [`vertical`]'s.
 pub(super) fn horizontal(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
     let rows = data.len() / (width * 3);
     let mut out = vec![0; rows * axis.to * 3];
-    let mut source = vec![[0; ROWS]; width * 3];
-    let mut target = vec![[0; ROWS]; axis.to * 3];
+    let mut source = vec![0; width * LANES];
+    let mut target = vec![0; axis.to * LANES];
     for (rows_in, rows_out) in data
         .chunks(ROWS * width * 3)
         .zip(out.chunks_mut(ROWS * axis.to * 3))
     {
-        turn::to_columns(rows_in, width * 3, &mut source);
-        resample(
-            source.as_flattened(),
-            target.as_flattened_mut(),
-            LANES,
-            axis,
-        );
-        turn::to_rows(&target, axis.to * 3, rows_out);
+        // In short stretches, so that the columns stay in the nearest cache.
+        for at in (0..width).step_by(STRETCH) {
+            let columns = source.as_chunks_mut::<3>().0.as_chunks_mut::<ROWS>().0;
+            let columns = &mut columns[at..(at + STRETCH).min(width)];
+            for (r, row) in rows_in.chunks_exact(width * 3).enumerate().take(ROWS) {
+                for (pixel, column) in row.as_chunks::<3>().0[at..].iter().zip(&mut *columns) {
+                    column[r] = *pixel;
+                }
+            }
+        }
+        resample(&source, &mut target, LANES, axis);
+        for at in (0..axis.to).step_by(STRETCH) {
+            let columns = target.as_chunks::<3>().0.as_chunks::<ROWS>().0;
+            let columns = &columns[at..(at + STRETCH).min(axis.to)];
+            for (r, row) in rows_out
+                .chunks_exact_mut(axis.to * 3)
+                .enumerate()
+                .take(ROWS)
+            {
+                for (pixel, column) in row.as_chunks_mut::<3>().0[at..].iter_mut().zip(columns) {
+                    *pixel = column[r];
+                }
+            }
+        }
     }
     out
 }
