@@ -13,30 +13,48 @@ use std::{
 };
 
 use rustix::{
-    fs::{MemfdFlags, memfd_create},
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create},
     io::{pread, pwrite},
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
     },
+    process::{Resource, getrlimit},
 };
 
+use crate::limits::WORKER_SHARED_BYTES;
+
 /// The shared memory.
-pub(super) struct Board(OwnedFd);
+pub(super) struct Board {
+    file: OwnedFd,
+    /// All that there is of it.
+    bytes: u64,
+}
 
 impl Board {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Board(memfd_create(
+        let file = memfd_create(
             "headhunt-pictures",
-            MemfdFlags::CLOEXEC,
-        )?))
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
+        // Where files may not be as large there is none, and pictures go another way; to try is a signal.
+        let files = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        let bytes = if files < WORKER_SHARED_BYTES {
+            0
+        } else {
+            WORKER_SHARED_BYTES
+        };
+        // It takes memory as far as it is written, and no more than this: no limit of the process counts it.
+        ftruncate(&file, bytes)?;
+        fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        Ok(Board { file, bytes })
     }
 
     /// Gives it to whoever listens at the other end, ahead of all messages.
     pub(super) fn give(&self, to: &UnixStream) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = SendAncillaryBuffer::new(&mut space);
-        let files = [self.0.as_fd()];
+        let files = [self.file.as_fd()];
         if !rights.push(SendAncillaryMessage::ScmRights(&files)) {
             return Err(io::Error::other("no room for a file"));
         }
@@ -61,7 +79,10 @@ impl Board {
             _ => None,
         });
         match file {
-            Some(file) if whole => Ok(Board(file)),
+            Some(file) if whole => {
+                let bytes = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+                Ok(Board { file, bytes })
+            }
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "no shared memory came",
@@ -71,8 +92,11 @@ impl Board {
 
     /// Lays a picture down.
     pub(super) fn write(&self, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+        if at.saturating_add(bytes.len() as u64) > self.bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         while !bytes.is_empty() {
-            let n = pwrite(&self.0, bytes, at)?;
+            let n = pwrite(&self.file, bytes, at)?;
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -88,7 +112,7 @@ impl Board {
         let mut rest = Arc::get_mut(&mut picture).unwrap_or_default();
         let mut at = at;
         while !rest.is_empty() {
-            let n = pread(&self.0, &mut *rest, at)?;
+            let n = pread(&self.file, &mut *rest, at)?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -112,7 +136,8 @@ mod tests {
         theirs.write(b"a picture", 3).unwrap();
         assert_eq!(&*ours.read(9, 3).unwrap(), b"a picture");
         assert_eq!(&*ours.read(4, 0).unwrap(), b"\0\0\0a");
-        assert!(ours.read(10, 3).is_err(), "nothing lies there");
+        assert!(theirs.write(b"x", WORKER_SHARED_BYTES).is_err(), "it grew");
+        assert!(ours.read(1, WORKER_SHARED_BYTES).is_err());
         // Whoever sends something else is not believed.
         io::Write::write_all(&mut &a, b"x").unwrap();
         assert!(Board::take(&b).is_err());

@@ -50,6 +50,16 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
+    libc::SYS_setpriority,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+    libc::SYS_ioprio_set,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    // Memory that no limit of address space counts.
+    libc::SYS_memfd_create,
     // The system.
     libc::SYS_unshare,
     libc::SYS_setns,
@@ -123,6 +133,24 @@ const FORBIDDEN_OLD: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const FORBIDDEN_OLD: &[libc::c_long] = &[libc::SYS_renameat];
 
+/// The same calls by the numbers of x86-64's other interface (x32), which some kernels have: this bit, and
+/// for some calls a number of their own.
+#[cfg(target_arch = "x86_64")]
+const X32: libc::c_long = 0x4000_0000;
+#[cfg(target_arch = "x86_64")]
+const X32_OWN: &[libc::c_long] = &[
+    520, // execve
+    521, // ptrace
+    524, // rt_sigqueueinfo
+    527, // mq_notify
+    528, // kexec_load
+    533, // move_pages
+    536, // rt_tgsigqueueinfo
+    539, // process_vm_readv
+    540, // process_vm_writev
+    545, // execveat
+];
+
 /// Calls that libraries try and do without where the kernel does not know them. Their arguments are
 /// behind pointers, so no filter can judge them.
 const UNKNOWN: &[libc::c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
@@ -188,6 +216,22 @@ pub(super) fn forbid() -> Result<()> {
     let other = SeccompCondition::new(0, Width::Dword, Op::Ne, 0).map_err(unusable)?;
     let rule = SeccompRule::new(vec![other]).map_err(unusable)?;
     rules.insert(libc::SYS_prlimit64, vec![rule]);
+    // Keys pressed by a program on the terminal of whoever started the server.
+    let mut typed = Vec::new();
+    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+        let request = request as u64 & u64::from(u32::MAX);
+        let same = SeccompCondition::new(1, Width::Dword, Op::Eq, request).map_err(unusable)?;
+        typed.push(SeccompRule::new(vec![same]).map_err(unusable)?);
+    }
+    rules.insert(libc::SYS_ioctl, typed);
+    #[cfg(target_arch = "x86_64")]
+    {
+        let opening = [libc::SYS_open, libc::SYS_openat, libc::SYS_creat];
+        let numbers: Vec<i64> = rules.keys().chain(&opening).copied().collect();
+        for number in numbers.iter().chain(X32_OWN) {
+            rules.insert(number | X32, Vec::new());
+        }
+    }
     apply(rules, libc::EPERM)?;
     let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
     apply(unknown, libc::ENOSYS)
