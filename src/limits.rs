@@ -880,7 +880,7 @@ pub const WORKER_PICTURES_AHEAD: u32 = 4;
 
 /// Memory that a decoder process shares with its server, bytes: [`WORKER_PICTURES_AHEAD`] pictures of up to
 /// 1024 × 1024 pixels. Larger ones go another way.
-pub const WORKER_SHARED_BYTES: u64 = WORKER_PICTURES_AHEAD as u64 * 3 << 20;
+pub const WORKER_SHARED_BYTES: u64 = WORKER_PICTURES_AHEAD as u64 * (3 << 20);
 
 /// Events of one frame at most: a gap before it, what was opened, itself, and the end.
 pub const WORKER_EVENTS_PER_FRAME: u32 = 4;

@@ -151,6 +151,9 @@ const X32_OWN: &[libc::c_long] = &[
     545, // execveat
 ];
 
+/// `TIOCSTI` and `TIOCLINUX`, whose types differ between C libraries.
+const TYPING: [u64; 2] = [0x5412, 0x541c];
+
 /// Calls that libraries try and do without where the kernel does not know them. Their arguments are
 /// behind pointers, so no filter can judge them.
 const UNKNOWN: &[libc::c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
@@ -218,8 +221,7 @@ pub(super) fn forbid() -> Result<()> {
     rules.insert(libc::SYS_prlimit64, vec![rule]);
     // Keys pressed by a program on the terminal of whoever started the server.
     let mut typed = Vec::new();
-    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-        let request = request as u64 & u64::from(u32::MAX);
+    for request in TYPING {
         let same = SeccompCondition::new(1, Width::Dword, Op::Eq, request).map_err(unusable)?;
         typed.push(SeccompRule::new(vec![same]).map_err(unusable)?);
     }
