@@ -105,6 +105,9 @@ async fn watched() {
                 if scored == 2 && killed.is_none() {
                     let running = decoders(pid);
                     assert_eq!(running.len(), 1, "{running:?}");
+                    let name = format!("/proc/{}/comm", running[0]);
+                    let name = std::fs::read_to_string(name).unwrap();
+                    assert_eq!(name.trim(), "headhunt-decode");
                     signal("SEGV", running[0]);
                     killed = Some(running);
                 }

@@ -50,6 +50,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// `FailedPrecondition` where standard output is no socket of a server.
 pub fn run(reduce: Reduce) -> Result<()> {
+    // What is run is a link, whose name would stand in lists of processes.
+    let _ = rustix::thread::set_name(c"headhunt-decode");
     let socket = control()?;
     let cannot = || "a decoder process is started by a server, not by hand".to_owned();
     let board = Board::take(&socket).or_kind(Kind::FailedPrecondition, cannot)?;
