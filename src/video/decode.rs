@@ -51,6 +51,8 @@ pub(crate) struct Decoder {
     /// Events that belong together; at most three.
     ready: VecDeque<MediaEvent>,
     end: Option<End>,
+    /// Told of progress that is no event yet.
+    pulse: Option<Box<dyn Fn() + Send>>,
 }
 
 enum End {
@@ -101,7 +103,16 @@ impl Decoder {
             declared: None,
             ready: VecDeque::new(),
             end: None,
+            pulse: None,
         })
+    }
+
+    /// Tells `pulse` of progress that is no event yet, often.
+    pub(crate) fn with_pulse(self, pulse: impl Fn() + Send + 'static) -> Self {
+        Decoder {
+            pulse: Some(Box::new(pulse)),
+            ..self
+        }
     }
 
     /// Pulls until an event is ready or the media has ended.
@@ -176,7 +187,11 @@ impl Decoder {
     }
 
     fn check_progress(&mut self, progress: &mut Progress) -> Result<()> {
-        progress.observe(self.graph.shared.activity());
+        if progress.observe(self.graph.shared.activity())
+            && let Some(pulse) = &self.pulse
+        {
+            pulse();
+        }
         let idle = progress.idle();
         {
             let state = self.graph.shared.state();
@@ -429,11 +444,14 @@ impl Progress {
         }
     }
 
-    fn observe(&mut self, activity: u64) {
-        if activity != self.seen {
+    /// Whether there was any.
+    fn observe(&mut self, activity: u64) -> bool {
+        let moved = activity != self.seen;
+        if moved {
             self.seen = activity;
             self.made();
         }
+        moved
     }
 
     fn made(&mut self) {

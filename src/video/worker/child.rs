@@ -232,10 +232,12 @@ fn work(
 }
 
 /// Gives the frames of a file or an upload.
-fn media(feed: Feed, limits: &VideoLimits, shared: &Shared) -> Result<()> {
+fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> Result<()> {
     // What an upload is spooled to is open by now.
     confine::forbid_writing()?;
-    let mut source = Decoder::start(feed, limits, CancellationToken::new())?;
+    let alive = Arc::clone(shared);
+    let mut source =
+        Decoder::start(feed, limits, CancellationToken::new())?.with_pulse(move || alive.alive());
     shared.send(&FromWorker::Started, &[]);
     loop {
         while !shared.may_give(WORKER_ALIVE_PERIOD) {}

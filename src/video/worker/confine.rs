@@ -50,6 +50,8 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
     libc::SYS_setpriority,
     libc::SYS_sched_setaffinity,
     libc::SYS_sched_setscheduler,
@@ -96,8 +98,26 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_capset,
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_fsconfig,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_kexec_file_load,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
     // The file system.
-    libc::SYS_unlinkat,
+    libc::SYS_utimensat,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
     libc::SYS_renameat2,
     libc::SYS_linkat,
     libc::SYS_symlinkat,
@@ -118,7 +138,6 @@ const FORBIDDEN: &[libc::c_long] = &[
 const FORBIDDEN_OLD: &[libc::c_long] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
-    libc::SYS_unlink,
     libc::SYS_rename,
     libc::SYS_renameat,
     libc::SYS_link,
@@ -139,6 +158,8 @@ const FORBIDDEN_OLD: &[libc::c_long] = &[libc::SYS_renameat];
 const X32: libc::c_long = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
 const X32_OWN: &[libc::c_long] = &[
+    514, // ioctl
+    518, // sendmsg
     520, // execve
     521, // ptrace
     524, // rt_sigqueueinfo
@@ -146,13 +167,18 @@ const X32_OWN: &[libc::c_long] = &[
     528, // kexec_load
     533, // move_pages
     536, // rt_tgsigqueueinfo
+    538, // sendmmsg
     539, // process_vm_readv
     540, // process_vm_writev
     545, // execveat
 ];
 
-/// `TIOCSTI` and `TIOCLINUX`, whose types differ between C libraries.
-const TYPING: [u64; 2] = [0x5412, 0x541c];
+/// `TIOCSTI` and `TIOCLINUX`, and `FIOSETOWN`, `SIOCSPGRP` and `FIOASYNC`; their types differ between C
+/// libraries.
+const TYPING: [u64; 5] = [0x5412, 0x541c, 0x8901, 0x8902, 0x5452];
+
+/// `F_SETOWN`, `F_SETSIG` and `F_SETOWN_EX`.
+const OWNING: [u64; 3] = [8, 10, 15];
 
 /// Calls that libraries try and do without where the kernel does not know them. Their arguments are
 /// behind pointers, so no filter can judge them.
@@ -219,6 +245,17 @@ pub(super) fn forbid() -> Result<()> {
     let other = SeccompCondition::new(0, Width::Dword, Op::Ne, 0).map_err(unusable)?;
     let rule = SeccompRule::new(vec![other]).map_err(unusable)?;
     rules.insert(libc::SYS_prlimit64, vec![rule]);
+    // Sockets that are no connection: whoever listens somewhere could be written to.
+    let addressed = SeccompCondition::new(4, Width::Qword, Op::Ne, 0).map_err(unusable)?;
+    let rule = SeccompRule::new(vec![addressed]).map_err(unusable)?;
+    rules.insert(libc::SYS_sendto, vec![rule]);
+    // Signals that the kernel sends to whom a file is said to belong.
+    let mut owned = Vec::new();
+    for command in OWNING {
+        let same = SeccompCondition::new(1, Width::Dword, Op::Eq, command).map_err(unusable)?;
+        owned.push(SeccompRule::new(vec![same]).map_err(unusable)?);
+    }
+    rules.insert(libc::SYS_fcntl, owned);
     // Keys pressed by a program on the terminal of whoever started the server.
     let mut typed = Vec::new();
     for request in TYPING {
@@ -252,11 +289,18 @@ pub(super) fn forbid_writing() -> Result<()> {
             .collect()
     };
     #[allow(unused_mut)]
-    let mut rules = BTreeMap::from([(libc::SYS_openat, writing(2)?)]);
+    let mut rules = BTreeMap::from([
+        (libc::SYS_openat, writing(2)?),
+        // A spool on a file system without unnamed files has lost its name by now.
+        (libc::SYS_unlinkat, Vec::new()),
+    ]);
     #[cfg(target_arch = "x86_64")]
     {
         rules.insert(libc::SYS_open, writing(1)?);
         rules.insert(libc::SYS_creat, Vec::new());
+        rules.insert(libc::SYS_unlink, Vec::new());
+        rules.insert(libc::SYS_unlink | X32, Vec::new());
+        rules.insert(libc::SYS_unlinkat | X32, Vec::new());
     }
     apply(rules, libc::EPERM)
 }

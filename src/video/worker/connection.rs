@@ -26,6 +26,8 @@ pub(crate) struct RemoteConnection {
     /// None where it could not be started; why is told once.
     process: Option<Arc<Process>>,
     fault: Option<String>,
+    /// It listens: before that messages would fill the socket.
+    started: bool,
     codec: Codec,
     look: Arc<Notify>,
     /// Messages that are not written yet.
@@ -55,6 +57,7 @@ impl RemoteConnection {
                 .map_or_else(Arc::default, |process| process.look()),
             process,
             fault,
+            started: false,
             codec: track.codec,
             pending: Vec::new(),
             given: 0,
@@ -65,12 +68,12 @@ impl RemoteConnection {
     }
 
     fn flush(&mut self) {
-        if let Some(process) = &self.process
+        if let Some(process) = self.process.as_ref().filter(|_| self.started)
             && !self.pending.is_empty()
         {
             process.write(&self.pending);
+            self.pending.clear();
         }
-        self.pending.clear();
     }
 
     fn in_flight(&self) -> u64 {
@@ -113,18 +116,16 @@ impl Decoding for RemoteConnection {
     }
 
     fn end(&mut self) {
+        let _ = wire::encode(&ToWorker::NoMorePackets, &[], &mut self.pending);
         self.flush();
-        if let Some(process) = &self.process {
-            process.send(&ToWorker::NoMorePackets, &[]);
-        }
     }
 
     fn pull(&mut self) -> Result<Pulled> {
-        self.flush();
-        let Some(process) = &self.process else {
-            return Ok(Pulled::Ended(self.fault.take()));
-        };
         loop {
+            self.flush();
+            let Some(process) = &self.process else {
+                return Ok(Pulled::Ended(self.fault.take()));
+            };
             let event = match process.event(Duration::ZERO) {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok(Pulled::Nothing),
@@ -133,7 +134,7 @@ impl Decoding for RemoteConnection {
             };
             match event {
                 FromWorker::Taken(bytes) => self.taken = bytes.min(self.given),
-                FromWorker::Started => {}
+                FromWorker::Started => self.started = true,
                 FromWorker::Decoded(head) => {
                     self.pictures += 1;
                     self.pulled += 1;
@@ -158,10 +159,10 @@ impl Decoding for RemoteConnection {
                 FromWorker::Ended(fault) => return Ok(Pulled::Ended(fault)),
                 FromWorker::Failed(fault) => {
                     let error = crate::error::Error::from(fault);
-                    return if error.kind() == Kind::Internal {
-                        Ok(Pulled::Ended(Some(error.to_string())))
-                    } else {
-                        Err(error)
+                    // What no other process would do better; the rest may.
+                    return match error.kind() {
+                        Kind::InvalidArgument | Kind::FailedPrecondition => Err(error),
+                        _ => Ok(Pulled::Ended(Some(error.to_string()))),
                     };
                 }
                 _ => {

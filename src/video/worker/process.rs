@@ -39,9 +39,6 @@ use crate::{
 /// Events that may lie in the inbox; the process is held to it by the frames it may give ahead.
 const INBOX_MAX: usize = (WORKER_FRAMES_AHEAD * WORKER_EVENTS_PER_FRAME) as usize + 16;
 
-/// Answers that may lie there: those ahead, and one of each thread that asks.
-const ANSWERS_MAX: usize = WORKER_PICTURES_AHEAD as usize + 4;
-
 /// A decoder process. Dropping it ends the process.
 pub(super) struct Process {
     child: Mutex<Child>,
@@ -68,6 +65,8 @@ struct Inbox {
 
 struct Held {
     events: VecDeque<FromWorker>,
+    /// Questions that have no answer yet.
+    open: HashSet<u64>,
     /// Questions that nobody waits for and that have no answer yet.
     abandoned: HashSet<u64>,
     answers: HashMap<u64, (Answer, Vec<u8>)>,
@@ -142,6 +141,7 @@ impl Process {
         let inbox = Arc::new(Inbox {
             held: Mutex::new(Held {
                 events: VecDeque::new(),
+                open: HashSet::new(),
                 abandoned: HashSet::new(),
                 answers: HashMap::new(),
                 next_ticket: 0,
@@ -283,6 +283,7 @@ impl Process {
         let mut held = locked(&self.inbox.held);
         let id = held.next_ticket;
         held.next_ticket += 1;
+        held.open.insert(id);
         let place = bytes.and_then(|bytes| {
             let free = held.places.iter().position(Option::is_none)?;
             *held.places.get_mut(free)? = Some(id);
@@ -456,18 +457,24 @@ impl Inbox {
             held.heard = Instant::now();
             match message {
                 FromWorker::Alive => continue,
-                FromWorker::Answer { ticket, .. } if held.abandoned.remove(&ticket) => {
-                    held.free(ticket);
-                }
-                FromWorker::Answer { ticket, answer }
-                    if ticket < held.next_ticket && held.answers.len() < ANSWERS_MAX =>
-                {
-                    held.answers.insert(ticket, (answer, body));
+                FromWorker::Answer { ticket, answer } if held.open.remove(&ticket) => {
+                    if held.abandoned.remove(&ticket) {
+                        held.free(ticket);
+                    } else {
+                        held.answers.insert(ticket, (answer, body));
+                    }
                 }
                 FromWorker::Answer { .. } => {
                     break Some(
                         "the decoder process was stopped: it answered what nobody asked".to_owned(),
                     );
+                }
+                // The latest says it all.
+                FromWorker::Taken(_)
+                    if matches!(held.events.back(), Some(FromWorker::Taken(_))) =>
+                {
+                    held.events.pop_back();
+                    held.events.push_back(message);
                 }
                 event if held.events.len() < INBOX_MAX => held.events.push_back(event),
                 _ => {
