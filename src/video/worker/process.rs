@@ -79,6 +79,19 @@ struct Held {
 }
 
 impl Held {
+    /// A new ticket, with a place for so many bytes if one is free.
+    fn ticket(&mut self, bytes: Option<u64>) -> Ticket {
+        let id = self.next_ticket;
+        self.next_ticket += 1;
+        self.open.insert(id);
+        let place = bytes.and_then(|bytes| {
+            let free = self.places.iter().position(Option::is_none)?;
+            *self.places.get_mut(free)? = Some(id);
+            Some(free as u64 * bytes)
+        });
+        Ticket { id, place }
+    }
+
     /// A ticket's place may be used again.
     fn free(&mut self, ticket: u64) {
         for place in &mut self.places {
@@ -243,7 +256,7 @@ impl Process {
 
     /// Asks for a picture in RGB.
     pub(super) fn ask_rgb(&self, picture: u64) -> Ticket {
-        let ticket = self.ticket(None);
+        let ticket = locked(&self.inbox.held).ticket(None);
         self.send(
             &ToWorker::Rgb {
                 ticket: ticket.id,
@@ -262,10 +275,14 @@ impl Process {
         only_shared: bool,
     ) -> Option<Ticket> {
         let bytes = u64::from(how.side) * u64::from(how.side) * 3;
-        let ticket = self.ticket(Some(bytes));
-        if only_shared && ticket.place.is_none() {
-            return None;
-        }
+        let ticket = {
+            let mut held = locked(&self.inbox.held);
+            // Nobody would wait for the answer, so there must be no ticket either.
+            if only_shared && held.places.iter().all(Option::is_some) {
+                return None;
+            }
+            held.ticket(Some(bytes))
+        };
         self.send(
             &ToWorker::Reduce {
                 ticket: ticket.id,
@@ -276,20 +293,6 @@ impl Process {
             &[],
         );
         Some(ticket)
-    }
-
-    /// A new ticket, with a place for so many bytes if one is free.
-    fn ticket(&self, bytes: Option<u64>) -> Ticket {
-        let mut held = locked(&self.inbox.held);
-        let id = held.next_ticket;
-        held.next_ticket += 1;
-        held.open.insert(id);
-        let place = bytes.and_then(|bytes| {
-            let free = held.places.iter().position(Option::is_none)?;
-            *held.places.get_mut(free)? = Some(id);
-            Some(free as u64 * bytes)
-        });
-        Ticket { id, place }
     }
 
     /// Waits for the answer to a question. The picture's place stays in use until [`done`](Self::done).
@@ -327,6 +330,7 @@ impl Process {
         self.board
             .read(bytes, place)
             .map_err(|e| self.broke_protocol(&format!("it laid down no picture: {e}")))
+            .map_err(|e| Error::data_loss(e.to_string()))
     }
 
     /// Nobody waits for the answer, or it has been dealt with.
