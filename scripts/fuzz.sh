@@ -10,6 +10,9 @@ cargo=${CARGO:-cargo}
 # One input may take so long, seconds, and the process so much memory, MB.
 timeout=25 memory=4096
 
+# Containers also go through decoder processes, which a sanitizer does not fit into.
+[ "$sanitizer" != none ] || export HEADHUNT_FUZZ_PROCESSES=1
+
 targets=()
 for target in "$@"; do
   [ -e "fuzz/targets/$target.rs" ] || { echo "no fuzz target $target" >&2; exit 2; }

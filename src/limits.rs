@@ -874,6 +874,18 @@ pub const MEMORY_TRIM_PERIOD: Duration = Duration::from_secs(30);
 /// less for each of them; each may hold a picture in its memory.
 pub const WORKER_FRAMES_AHEAD: u32 = 8;
 
+/// The same for a file or an upload whose frames together stay within [`WORKER_FRAMES_AHEAD_BYTES`].
+pub const WORKER_FRAMES_AHEAD_MAX: u32 = 32;
+
+/// See [`WORKER_FRAMES_AHEAD_MAX`].
+pub const WORKER_FRAMES_AHEAD_BYTES: usize = 16 << 20;
+
+/// Frames decoded within so long of the first of them are told together.
+pub const WORKER_GATHER_TIME: Duration = Duration::from_millis(2);
+
+/// Bytes of messages that wait for that at most, and one message.
+pub const WORKER_GATHER_MAX_BYTES: usize = 16 << 10;
+
 /// Pictures that a decoder process may be reducing, or have reduced and not yet given, for one stream.
 /// Each has 602 kB of shared memory.
 pub const WORKER_PICTURES_AHEAD: u32 = 4;
@@ -887,6 +899,28 @@ pub const WORKER_EVENTS_PER_FRAME: u32 = 4;
 
 /// Largest header of a message between a server and its decoder process, bytes: masks are the longest.
 pub const WORKER_HEADER_MAX_BYTES: usize = 1 << 20;
+
+/// The same of a message from the process.
+pub const WORKER_ANSWER_MAX_BYTES: usize = 64 << 10;
+
+/// Longest text of a decoder process that is passed on, bytes.
+pub const WORKER_TEXT_MAX_BYTES: usize = 2000;
+
+/// What is read at its end of what a decoder process printed, bytes: as much as a pipe holds.
+pub const WORKER_LAST_WORDS_BYTES: usize = 64 << 10;
+
+/// Log lines of a decoder process in [`WORKER_LOG_PERIOD`]; more are dropped.
+pub const WORKER_LOG_LINES: u32 = 20;
+
+/// See [`WORKER_LOG_LINES`].
+pub const WORKER_LOG_PERIOD: Duration = Duration::from_secs(60);
+
+/// Signs of life and log lines of a decoder process in a second; one that sends more is stopped. An orderly
+/// one sends two and what [`WORKER_LOG_LINES`] lets through.
+pub const WORKER_IDLE_TALK: u32 = 100;
+
+/// Longest wait for a picture of a decoder process, where the stall time of its input is not shorter.
+pub const WORKER_PICTURE_WAIT: Duration = Duration::from_secs(30);
 
 /// Packets of a camera are written to its decoder process in pieces of so many bytes.
 pub const WORKER_PACKETS_BYTES: usize = 64 << 10;

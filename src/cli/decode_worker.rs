@@ -18,16 +18,24 @@ pub struct Args {
 /// Serves the server that started it; see [`worker`].
 pub fn run(args: Args) -> Result<()> {
     if args.check {
-        let faults = worker::check_here(&std::env::temp_dir())?;
-        if !faults.is_empty() {
+        let checked = worker::check_here(&std::env::temp_dir())?;
+        if !checked.faults.is_empty() {
             return Err(Error::precondition(format!(
                 "a decoder process is not confined: {}",
-                faults.join("; ")
+                checked.faults.join("; ")
             )));
         }
-        println!("confined");
+        println!(
+            "confined{}",
+            if checked.files_confined {
+                ""
+            } else {
+                ", but it can read every file that this user can: the kernel has no Landlock"
+            }
+        );
         return Ok(());
     }
+    let stream = worker::take()?;
     let _memory = memory::keep_pictures()?;
-    worker::run(reduce::for_decoder())
+    stream.serve(reduce::for_decoder())
 }

@@ -157,9 +157,12 @@ impl Preparation {
         let guard = cancel.clone().drop_guard();
         let rescore = Rescore::default();
         let asked = rescore.clone();
+        // What is logged there is of this detection too.
+        let span = tracing::Span::current();
         std::thread::Builder::new()
             .name("decode".into())
             .spawn(move || {
+                let _span = span.entered();
                 // Consumed by the call, so the source and its files are gone before the channel
                 // closes: whoever sees it closed can count on that.
                 let result = catch_unwind(AssertUnwindSafe(|| {

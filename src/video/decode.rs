@@ -115,6 +115,21 @@ impl Decoder {
         }
     }
 
+    /// The next event, if it is at hand or a frame is decoded within `wait`. None says nothing of an end.
+    ///
+    /// Fails as [`next_event`](MediaSource::next_event).
+    pub(crate) fn within(&mut self, wait: Duration) -> Result<Option<MediaEvent>> {
+        if self.ready.is_empty() && self.end.is_none() {
+            let wait = gst::ClockTime::from_nseconds(wait.as_nanos() as u64);
+            if let Some(sample) = self.graph.sink.try_pull_sample(wait) {
+                self.accept(&sample).inspect_err(|e| {
+                    self.end = Some(End::Failed(e.to_string()));
+                })?;
+            }
+        }
+        Ok(self.ready.pop_front())
+    }
+
     /// Pulls until an event is ready or the media has ended.
     fn advance(&mut self) -> Result<Option<MediaEvent>> {
         let mut progress = Progress::new(self.graph.shared.activity());

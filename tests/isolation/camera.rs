@@ -2,7 +2,7 @@
 
 use std::{
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -21,6 +21,14 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn start(profile: &Path) -> (Process, DetectionServiceClient<Channel>) {
+    start_logging(profile, "error", Stdio::inherit()).await
+}
+
+async fn start_logging(
+    profile: &Path,
+    level: &str,
+    log: Stdio,
+) -> (Process, DetectionServiceClient<Channel>) {
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -31,8 +39,9 @@ async fn start(profile: &Path) -> (Process, DetectionServiceClient<Channel>) {
         .args(["--profile", text(profile), "--listen", &address])
         .env("HEADHUNT__SERVER__METRICS_LISTEN", "")
         .env("HEADHUNT__SOURCES__ALLOW", "127.0.0.0/8")
-        .env("HEADHUNT__LOG__LEVEL", "error")
+        .env("HEADHUNT__LOG__LEVEL", level)
         .stdin(Stdio::null())
+        .stderr(log)
         .spawn()
         .unwrap();
     let process = Process(child);
@@ -67,10 +76,10 @@ fn a_camera_goes_on_after_its_decoder_died_and_an_upload_ends_with_an_error() {
     tokio::runtime::Runtime::new().unwrap().block_on(watched());
 }
 
-async fn watched() {
-    let dir = tempfile::tempdir().unwrap();
-    let manifest = site(dir.path());
-    let profile = dir.path().join("cam.json");
+/// A profile of the site in this folder.
+fn calibrated(dir: &Path) -> PathBuf {
+    let manifest = site(dir);
+    let profile = dir.join("cam.json");
     succeeds(&[
         "calibrate",
         "--model",
@@ -84,6 +93,74 @@ async fn watched() {
         "--out",
         text(&profile),
     ]);
+    profile
+}
+
+fn ask(message: detect_request::Message) -> DetectRequest {
+    DetectRequest {
+        message: Some(message),
+    }
+}
+
+fn opening() -> DetectRequest {
+    let source = open::Source::Upload(UploadSource {
+        name: "clip".to_owned(),
+    });
+    ask(detect_request::Message::Open(Open {
+        source: Some(source),
+        ..Open::default()
+    }))
+}
+
+#[test]
+fn what_a_decoder_process_says_is_in_the_log_of_its_server() {
+    let _alone = alone();
+    tokio::runtime::Runtime::new().unwrap().block_on(logged());
+}
+
+async fn logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let profile = calibrated(dir.path());
+    let log = dir.path().join("log");
+    let file = std::fs::File::create(&log).unwrap();
+    let (server, mut client) = start_logging(&profile, "debug", file.into()).await;
+    // What no demuxer can take apart.
+    let mut broken = b"RIFF\0\x10\0\0AVI LIST".to_vec();
+    broken.extend([0x55; 4096]);
+    let messages = vec![
+        opening(),
+        ask(detect_request::Message::Chunk(broken.into())),
+    ];
+    let mut responses = client
+        .detect(tokio_stream::iter(messages))
+        .await
+        .unwrap()
+        .into_inner();
+    while let Ok(Some(_)) = responses.message().await {}
+    drop(server);
+    let said = std::fs::read_to_string(&log).unwrap();
+    let line = said
+        .lines()
+        .find(|line| line.contains("decoder process: pipeline"));
+    let line = line.unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("session="), "whose is it? {line}");
+}
+
+/// Whether a process is there; one that is dead and not waited for is not.
+fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .trim_start()
+            .starts_with('Z')
+    })
+}
+
+async fn watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let profile = calibrated(dir.path());
     let (_camera, url) = camera(&dir.path().join("a.mp4"), 0);
     let (server, mut client) = start(&profile).await;
     let pid = server.0.id();
@@ -125,17 +202,7 @@ async fn watched() {
 
     // An upload beside it, which waits for more when its process dies.
     let (requests, received) = tokio::sync::mpsc::channel(4);
-    let ask = |message| DetectRequest {
-        message: Some(message),
-    };
-    let source = open::Source::Upload(UploadSource {
-        name: "clip".to_owned(),
-    });
-    let first = detect_request::Message::Open(Open {
-        source: Some(source),
-        ..Open::default()
-    });
-    requests.send(ask(first)).await.unwrap();
+    requests.send(opening()).await.unwrap();
     let video = dir.path().join("long.mp4");
     clip(&video, 200, (0, 0), 40);
     let bytes = std::fs::read(&video).unwrap();
@@ -181,6 +248,24 @@ async fn watched() {
     let begun = Instant::now();
     while !decoders(pid).is_empty() {
         assert!(begun.elapsed() < PATIENCE, "processes stay behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // A server that is killed takes its processes along.
+    let mut responses = client.watch(watch(&url)).await.unwrap().into_inner();
+    let begun = Instant::now();
+    let running = loop {
+        responses.message().await.unwrap().unwrap();
+        let running = decoders(pid);
+        if !running.is_empty() {
+            break running;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no process for the camera");
+    };
+    signal("KILL", pid);
+    let begun = Instant::now();
+    while running.iter().any(|decoder| lives(*decoder)) {
+        assert!(begun.elapsed() < PATIENCE, "{running:?} live on");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

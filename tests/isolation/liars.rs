@@ -64,6 +64,9 @@ const STARTED: &str = "\"Started\"";
 const OPENED: &str =
     r#"{"Opened":{"container":"mp4","codec":"h264","width":64,"height":48,"declared_fps":null}}"#;
 
+const GAP: &str =
+    r#"{"Gap":{"from":0,"to":1,"reason":"DecodeError","frames_lost":1,"detail":"damage"}}"#;
+
 fn frame(index: u64, pts: i64) -> String {
     format!(
         r#"{{"Frame":{{"picture":{index},"stamp":{{"index":{index},"pts":{pts},"duration":{{"secs":0,"nanos":40000000}}}},"size_bytes":4608}}}}"#
@@ -152,10 +155,20 @@ fn what_a_process_says_is_checked() {
                 (STARTED, ""),
                 (
                     r#"{"Answer":{"ticket":5,"answer":{"Rgb":{"width":1,"height":1}}}}"#,
-                    "RGB",
+                    "",
                 ),
             ]),
             "nobody asked",
+        ),
+        (
+            "sends more than it was asked for",
+            told(&[(STARTED, ""), (OPENED, "a body that nothing has")]),
+            "a body of 23 bytes, of 0",
+        ),
+        (
+            "tells of gaps without end",
+            told(&[(STARTED, ""), (OPENED, ""), (GAP, ""), (GAP, ""), (GAP, "")]),
+            "another order",
         ),
         (
             "tells of a camera",
@@ -166,6 +179,17 @@ fn what_a_process_says_is_checked() {
         let text = error.to_string();
         assert!(text.contains(expected), "a process that {what}: {text}");
     }
+    // Words are kept to one line, and short.
+    let long = format!(
+        r#"{{"Failed":{{"kind":"InvalidArgument","message":"{}\n{{level","causes":null}}}}"#,
+        "x".repeat(50)
+    );
+    let text = told(&[(STARTED, ""), (&long, "")]).to_string();
+    assert!(text.contains("xx {level") && !text.contains('\n'), "{text}");
+    // It talks without end.
+    let flood = message(STARTED, "") + &message("\"Alive\"", "").repeat(300) + "sleep 60\n";
+    let text = of(&flood).to_string();
+    assert!(text.contains("talks without end"), "{text}");
     // More than it was asked for, and than anybody takes.
     let flood = message(STARTED, "") + &message(OPENED, "").repeat(200) + "sleep 60\n";
     let text = of(&flood).to_string();

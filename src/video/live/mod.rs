@@ -318,7 +318,12 @@ impl LiveSource {
                     self.line.connect(track.clock_rate);
                     let limits = &self.options.limits;
                     self.connection = Some(match &limits.workers {
-                        Some(workers) => Box::new(RemoteConnection::start(workers, &track, limits)),
+                        Some(workers) => Box::new(RemoteConnection::start(
+                            workers,
+                            &track,
+                            limits,
+                            self.cancel.clone(),
+                        )),
                         None => Box::new(Connection::start(&track, limits)?),
                     });
                     self.progress = self.options.clock.now();

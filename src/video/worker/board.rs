@@ -25,6 +25,7 @@ use rustix::{
 use crate::limits::WORKER_SHARED_BYTES;
 
 /// The shared memory.
+#[derive(Debug)]
 pub(super) struct Board {
     file: OwnedFd,
     /// All that there is of it.

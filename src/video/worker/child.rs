@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashMap,
-    io::BufReader,
+    fmt,
+    io::{BufReader, Write as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,15 +19,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     board::Board,
-    confine,
+    confine, reach,
     source::STANDARD_INPUT,
-    wire::{self, Answer, Begin, DecodedHead, Fault, FromWorker, Job, PacketHead, ToWorker},
+    wire::{
+        self, Answer, Begin, Checked, DecodedHead, Fault, FromWorker, Job, PacketHead, ToWorker,
+    },
+    words,
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::{
         SPOOL_MAX_BYTES, UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_CPU_RENEWAL,
-        WORKER_MEMORY_BYTES,
+        WORKER_GATHER_MAX_BYTES, WORKER_GATHER_TIME, WORKER_HEADER_MAX_BYTES, WORKER_MEMORY_BYTES,
     },
     media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource as _, MediaTime, Picture, Reduce},
     rtsp::{Packet, Track},
@@ -44,12 +51,20 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves one stream of the server that started this process, over standard input and output; returns
-/// only where that was not how it was started. `reduce` makes of pictures what the server asks for.
+/// The stream of the server that started this process.
+#[derive(Debug)]
+pub struct Stream {
+    begin: Begin,
+    reader: BufReader<UnixStream>,
+    shared: Arc<Shared>,
+}
+
+/// Takes the stream, which comes over standard input and output, and gives up what decoding does not need
+/// and what has to be given up before there is a second thread: privileges and files.
 ///
 /// # Errors
 /// `FailedPrecondition` where standard output is no socket of a server.
-pub fn run(reduce: Reduce) -> Result<()> {
+pub fn take() -> Result<Stream> {
     // What is run is a link, whose name would stand in lists of processes.
     let _ = rustix::thread::set_name(c"headhunt-decode");
     let socket = control()?;
@@ -60,7 +75,8 @@ pub fn run(reduce: Reduce) -> Result<()> {
             .try_clone()
             .or_kind(Kind::FailedPrecondition, cannot)?,
     );
-    let Ok(Some((ToWorker::Begin(begin), _))) = wire::read(&mut reader, 0) else {
+    let first = wire::read(&mut reader, WORKER_HEADER_MAX_BYTES, |_| 0);
+    let Ok(Some((ToWorker::Begin(begin), _))) = first else {
         return Err(Error::precondition(cannot()));
     };
     let shared = Arc::new(Shared {
@@ -72,29 +88,75 @@ pub fn run(reduce: Reduce) -> Result<()> {
         credit: Mutex::new(0),
         granted: Condvar::new(),
         camera: Mutex::default(),
+        files_confined: AtomicBool::new(false),
     });
-    let result = catch_unwind(AssertUnwindSafe(|| work(begin, reader, &shared, reduce)));
-    let result = result.unwrap_or_else(|_| Err(Error::internal("the decoder process panicked")));
-    if let Err(error) = result {
-        shared.send(&FromWorker::Failed(Fault::from(&error)), &[]);
+    if let Some(finest) = begin.log {
+        let (told, rate) = (Arc::clone(&shared), Mutex::new(words::lines()));
+        words::forward(finest, move |level, text| {
+            if locked(&rate).one() {
+                told.send(&FromWorker::Log { level, text }, &[]);
+            }
+        });
     }
-    // Pictures are still asked for; the server's hanging up ends the process.
-    loop {
-        std::thread::park();
+    let spool_dir = matches!(begin.job, Job::Upload).then_some(begin.limits.spool_dir.as_path());
+    match reach::drop_privileges().and_then(|()| reach::restrict(spool_dir)) {
+        Ok(confined) => shared.files_confined.store(confined, Ordering::Relaxed),
+        Err(error) => {
+            shared.send(&FromWorker::Failed(Fault::from(&error)), &[]);
+            return Err(error);
+        }
+    }
+    Ok(Stream {
+        begin,
+        reader,
+        shared,
+    })
+}
+
+impl Stream {
+    /// Serves it; the server's hanging up ends the process. `reduce` makes of pictures what the server asks for.
+    pub fn serve(self, reduce: Reduce) -> ! {
+        let Stream {
+            begin,
+            reader,
+            shared,
+        } = self;
+        let result = catch_unwind(AssertUnwindSafe(|| work(begin, reader, &shared, reduce)));
+        let result =
+            result.unwrap_or_else(|_| Err(Error::internal("the decoder process panicked")));
+        if let Err(error) = result {
+            shared.send(&FromWorker::Failed(Fault::from(&error)), &[]);
+        }
+        // Pictures are still asked for.
+        loop {
+            std::thread::park();
+        }
     }
 }
 
-/// Confines this process, and says what it was not to be able to do and can. `spool_dir` is a folder that
-/// it could write before.
+/// Confines this process, and says how well that worked. `spool_dir` is a folder that it could write before.
 ///
 /// # Errors
 /// `FailedPrecondition` where the system does not have what it takes.
-pub fn check_here(spool_dir: &Path) -> Result<Vec<String>> {
+pub fn check_here(spool_dir: &Path) -> Result<Checked> {
+    reach::drop_privileges()?;
+    let files_confined = reach::restrict(None)?;
     confine::limit(WORKER_MEMORY_BYTES, SPOOL_MAX_BYTES)?;
     crate::video::init()?;
     confine::forbid()?;
     confine::forbid_writing()?;
-    Ok(confine::faults(spool_dir))
+    Ok(checked(spool_dir, files_confined))
+}
+
+fn checked(spool_dir: &Path, files_confined: bool) -> Checked {
+    let mut faults = confine::faults(spool_dir);
+    if files_confined {
+        faults.extend(reach::faults().iter().map(|what| format!("it can {what}")));
+    }
+    Checked {
+        faults,
+        files_confined,
+    }
 }
 
 /// Standard output is the socket to the server; what libraries print must not go there.
@@ -108,6 +170,7 @@ fn control() -> Result<UnixStream> {
 }
 
 /// What the threads of the process share.
+#[derive(Debug)]
 struct Shared {
     socket: Mutex<UnixStream>,
     /// Where reduced pictures go.
@@ -121,6 +184,8 @@ struct Shared {
     credit: Mutex<u32>,
     granted: Condvar,
     camera: Mutex<Option<Camera>>,
+    /// Whether the kernel keeps it from files that it does not need.
+    files_confined: AtomicBool,
 }
 
 /// Pictures that the server may ask for.
@@ -137,10 +202,30 @@ struct Camera {
     given: u64,
 }
 
+impl fmt::Debug for Pictures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pictures", self.held.len())
+    }
+}
+
+impl fmt::Debug for Camera {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a camera that gave {} bytes", self.given)
+    }
+}
+
 impl Shared {
     fn send(&self, message: &FromWorker, body: &[u8]) {
-        let sent = wire::write(&mut *locked(&self.socket), message, body);
-        if sent.is_err() {
+        let mut bytes = Vec::with_capacity(256 + body.len());
+        if wire::encode(message, body, &mut bytes).is_err() {
+            gone();
+        }
+        self.write(&bytes);
+    }
+
+    /// Writes messages that were encoded before.
+    fn write(&self, bytes: &[u8]) {
+        if locked(&self.socket).write_all(bytes).is_err() {
             gone();
         }
         *locked(&self.spoke) = Instant::now();
@@ -190,12 +275,36 @@ fn gone() -> ! {
     std::process::abort()
 }
 
+/// Ends this process when the server has hung up, whatever its other threads are in the middle of.
+fn end_with_server(shared: &Shared) -> Result<()> {
+    let cannot = || "the decoder process cannot watch for its server's end".to_owned();
+    let socket = locked(&shared.socket)
+        .try_clone()
+        .or_kind(Kind::ResourceExhausted, cannot)?;
+    std::thread::Builder::new()
+        .name("end".into())
+        .spawn(move || {
+            loop {
+                // Hanging up is told without being asked for.
+                let mut hung_up = [PollFd::new(&socket, PollFlags::empty())];
+                match poll(&mut hung_up, None) {
+                    Ok(1..) => gone(),
+                    Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => return,
+                }
+            }
+        })
+        .or_kind(Kind::ResourceExhausted, cannot)?;
+    Ok(())
+}
+
 fn work(
     begin: Begin,
     reader: BufReader<UnixStream>,
     shared: &Arc<Shared>,
     reduce: Reduce,
 ) -> Result<()> {
+    end_with_server(shared)?;
     let limits = VideoLimits::from(begin.limits);
     confine::limit(begin.memory_max_bytes, limits.spool_max_bytes)?;
     crate::video::init()?;
@@ -217,8 +326,11 @@ fn work(
     match begin.job {
         Job::Check => {
             confine::forbid_writing()?;
-            let faults = confine::faults(&limits.spool_dir);
-            shared.send(&FromWorker::Checked(faults), &[]);
+            let confined = shared.files_confined.load(Ordering::Relaxed);
+            shared.send(
+                &FromWorker::Checked(checked(&limits.spool_dir, confined)),
+                &[],
+            );
             Ok(())
         }
         Job::File => media(Feed::from_file(Path::new(STANDARD_INPUT))?, &limits, shared),
@@ -239,9 +351,23 @@ fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> Result<()> {
     let mut source =
         Decoder::start(feed, limits, CancellationToken::new())?.with_pulse(move || alive.alive());
     shared.send(&FromWorker::Started, &[]);
+    let mut gathered = Gathered::default();
     loop {
-        while !shared.may_give(WORKER_ALIVE_PERIOD) {}
-        let message = match source.next_event()? {
+        if !shared.may_give(Duration::ZERO) {
+            gathered.give(shared);
+            while !shared.may_give(WORKER_ALIVE_PERIOD) {}
+        }
+        let soon = match gathered.patience() {
+            Some(patience) => source.within(patience)?,
+            None => None,
+        };
+        let event = if soon.is_some() {
+            soon
+        } else {
+            gathered.give(shared);
+            source.next_event()?
+        };
+        let message = match event {
             Some(MediaEvent::Opened(info)) => FromWorker::Opened(info),
             Some(MediaEvent::Gap(gap)) => FromWorker::Gap(gap),
             Some(MediaEvent::Frame(frame)) => {
@@ -257,10 +383,44 @@ fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> Result<()> {
             Some(MediaEvent::Source(_)) => continue,
             None => break,
         };
-        shared.send(&message, &[]);
+        gathered.add(&message);
     }
+    gathered.give(shared);
     shared.send(&FromWorker::End, &[]);
     Ok(())
+}
+
+/// Events that come one soon after another and go together: for a small picture, to wake the server up takes
+/// as long as to decode it.
+#[derive(Default)]
+struct Gathered {
+    messages: Vec<u8>,
+    since: Option<Instant>,
+}
+
+impl Gathered {
+    fn add(&mut self, message: &FromWorker) {
+        if wire::encode(message, &[], &mut self.messages).is_err() {
+            gone();
+        }
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// How long they may still wait for more; none where there is nothing that waits, or enough.
+    fn patience(&self) -> Option<Duration> {
+        let waited = self.since?.elapsed();
+        if self.messages.len() > WORKER_GATHER_MAX_BYTES {
+            return None;
+        }
+        WORKER_GATHER_TIME.checked_sub(waited)
+    }
+
+    fn give(&mut self, shared: &Shared) {
+        if self.since.take().is_some() {
+            shared.write(&self.messages);
+            self.messages.clear();
+        }
+    }
 }
 
 /// Gives the pictures of a camera's connection.
@@ -331,7 +491,9 @@ fn head(decoded: Decoded, shared: &Shared) -> DecodedHead {
 /// Does what the server asks for, until it hangs up.
 fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
     loop {
-        let Ok(Some((message, body))) = wire::read::<ToWorker>(&mut from, PACKET_MAX_BYTES) else {
+        let Ok(Some((message, body))) =
+            wire::read::<ToWorker>(&mut from, WORKER_HEADER_MAX_BYTES, |_| PACKET_MAX_BYTES)
+        else {
             gone();
         };
         match message {

@@ -3,12 +3,14 @@
 use std::{process::Stdio, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Workers,
     picture::RemotePicture,
     process::Process,
     wire::{self, FromWorker, Job, PacketHead, ToWorker},
+    words,
 };
 use crate::{
     error::{Kind, Result},
@@ -42,9 +44,14 @@ pub(crate) struct RemoteConnection {
 
 impl RemoteConnection {
     /// Starts the process. One that cannot be started is like one that ends at once: the camera is tried again.
-    pub(crate) fn start(workers: &Workers, track: &Track, limits: &VideoLimits) -> Self {
+    pub(crate) fn start(
+        workers: &Workers,
+        track: &Track,
+        limits: &VideoLimits,
+        cancel: CancellationToken,
+    ) -> Self {
         let job = Job::Packets(track.clone());
-        let (process, fault) = match Process::start(workers, job, Stdio::null(), limits) {
+        let (process, fault) = match Process::start(workers, job, Stdio::null(), limits, cancel) {
             Ok((process, _)) => (Some(Arc::new(process)), None),
             Err(e) => (None, Some(format!("{e:#}"))),
         };
@@ -156,7 +163,9 @@ impl Decoding for RemoteConnection {
                         jumped: head.jumped,
                     }));
                 }
-                FromWorker::Ended(fault) => return Ok(Pulled::Ended(fault)),
+                FromWorker::Ended(fault) => {
+                    return Ok(Pulled::Ended(fault.map(|why| words::plain(&why))));
+                }
                 FromWorker::Failed(fault) => {
                     let error = crate::error::Error::from(fault);
                     // What no other process would do better; the rest may.

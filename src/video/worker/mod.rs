@@ -17,8 +17,10 @@ mod confine;
 mod connection;
 mod picture;
 mod process;
+mod reach;
 mod source;
 mod wire;
+mod words;
 
 use std::{
     path::PathBuf,
@@ -26,9 +28,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use child::{check_here, run};
+use tokio_util::sync::CancellationToken;
+
+pub use child::{Stream, check_here, take};
 pub(crate) use connection::RemoteConnection;
 pub(crate) use source::RemoteSource;
+pub use wire::Checked;
 
 use self::{
     process::Process,
@@ -70,16 +75,24 @@ impl Workers {
             Error::new(Kind::FailedPrecondition, text)
         };
         let began = Instant::now();
-        let (process, _) =
-            Process::start(self, Job::Check, Stdio::null(), limits).map_err(unusable)?;
-        loop {
+        let (process, _) = Process::start(
+            self,
+            Job::Check,
+            Stdio::null(),
+            limits,
+            CancellationToken::new(),
+        )
+        .map_err(unusable)?;
+        let files_confined = loop {
             process.expect_news();
             match process.event(Duration::from_secs(1)).map_err(unusable)? {
-                Some(FromWorker::Checked(faults)) if faults.is_empty() => break,
-                Some(FromWorker::Checked(faults)) => {
+                Some(FromWorker::Checked(checked)) if checked.faults.is_empty() => {
+                    break checked.files_confined;
+                }
+                Some(FromWorker::Checked(checked)) => {
                     return Err(unusable(Error::precondition(format!(
                         "one is not confined: {}",
-                        faults.join("; ")
+                        words::plain(&checked.faults.join("; "))
                     ))));
                 }
                 Some(FromWorker::Failed(fault)) => return Err(unusable(fault.into())),
@@ -89,6 +102,11 @@ impl Workers {
                 }
                 None => {}
             }
+        };
+        if !files_confined {
+            tracing::warn!(
+                "this kernel has no Landlock (Linux 5.13, not everywhere turned on): a decoder process that is taken over could read what the server's user can"
+            );
         }
         let took = began.elapsed();
         if took > WORKER_START_SLOW {

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     process::{Process, Ticket},
-    wire::Answer,
+    wire::{Answer, Fault},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     media::{Picture, Reduced, Reduction, RgbImage},
 };
 
@@ -44,7 +44,7 @@ impl RemotePicture {
                 pixels,
                 laid,
             } => (upright, pixels, laid),
-            Answer::NoPicture(fault) => return Err(fault.into()),
+            Answer::NoPicture(fault) => return Err(none(fault)),
             Answer::Rgb { .. } => return Err(self.strange()),
         };
         if pixels != expected {
@@ -77,6 +77,17 @@ impl RemotePicture {
     }
 }
 
+/// Why there is no picture. One that the process fails at is lost; the media goes on.
+fn none(fault: Fault) -> Error {
+    let error = Error::from(fault);
+    match error.kind() {
+        Kind::Internal | Kind::ResourceExhausted => {
+            Error::data_loss(format!("a picture could not be made: {error:#}"))
+        }
+        _ => error,
+    }
+}
+
 impl Picture for RemotePicture {
     fn to_rgb(&self) -> Result<RgbImage> {
         let ticket = self.process.ask_rgb(self.id);
@@ -90,7 +101,7 @@ impl Picture for RemotePicture {
                     data,
                 })
             }
-            (Answer::NoPicture(fault), _) => Err(fault.into()),
+            (Answer::NoPicture(fault), _) => Err(none(fault)),
             _ => Err(self.strange()),
         }
     }

@@ -19,25 +19,29 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::{
     Workers,
     board::Board,
-    wire::{self, Answer, Begin, FromWorker, Job, Limits, ToWorker},
+    wire::{self, Answer, Begin, FromWorker, Job, Level, Limits, ToWorker},
+    words::{self, LastWords, Rate},
 };
 use crate::{
     error::{Error, Kind, Result},
     limits::{
-        WORKER_END_WAIT, WORKER_EVENTS_PER_FRAME, WORKER_FRAMES_AHEAD, WORKER_GRACE,
-        WORKER_PICTURES_AHEAD, WORKER_WRITE_TIMEOUT,
+        WORKER_ANSWER_MAX_BYTES, WORKER_END_WAIT, WORKER_EVENTS_PER_FRAME, WORKER_FRAMES_AHEAD_MAX,
+        WORKER_GRACE, WORKER_IDLE_TALK, WORKER_PICTURE_WAIT, WORKER_PICTURES_AHEAD,
+        WORKER_WRITE_TIMEOUT,
     },
     media::Reduction,
     telemetry::decoders,
-    video::VideoLimits,
+    video::{VideoLimits, pump::POLL, upload},
 };
 
 /// Events that may lie in the inbox; the process is held to it by the frames it may give ahead.
-const INBOX_MAX: usize = (WORKER_FRAMES_AHEAD * WORKER_EVENTS_PER_FRAME) as usize + 16;
+const INBOX_MAX: usize = (WORKER_FRAMES_AHEAD_MAX * WORKER_EVENTS_PER_FRAME) as usize + 16;
 
 /// A decoder process. Dropping it ends the process.
 pub(super) struct Process {
@@ -50,6 +54,12 @@ pub(super) struct Process {
     released: Mutex<Vec<u64>>,
     /// Without a sign of life for so long it is taken for hung.
     patience: Duration,
+    /// The largest picture in RGB, bytes.
+    rgb_max_bytes: usize,
+    /// Nobody waits for its stream any more.
+    cancel: CancellationToken,
+    /// What it prints.
+    words: LastWords,
     /// Its end before its time was told.
     mourned: AtomicBool,
     _counted: decoders::Running,
@@ -65,8 +75,8 @@ struct Inbox {
 
 struct Held {
     events: VecDeque<FromWorker>,
-    /// Questions that have no answer yet.
-    open: HashSet<u64>,
+    /// Questions that have no answer yet, and how long the body of the answer may be, bytes.
+    open: HashMap<u64, usize>,
     /// Questions that nobody waits for and that have no answer yet.
     abandoned: HashSet<u64>,
     answers: HashMap<u64, (Answer, Vec<u8>)>,
@@ -79,17 +89,22 @@ struct Held {
 }
 
 impl Held {
-    /// A new ticket, with a place for so many bytes if one is free.
-    fn ticket(&mut self, bytes: Option<u64>) -> Ticket {
+    /// A new ticket for an answer with a body of at most so many bytes.
+    fn ticket(&mut self, body_max_bytes: usize) -> Ticket {
         let id = self.next_ticket;
         self.next_ticket += 1;
-        self.open.insert(id);
-        let place = bytes.and_then(|bytes| {
-            let free = self.places.iter().position(Option::is_none)?;
-            *self.places.get_mut(free)? = Some(id);
-            Some(free as u64 * bytes)
-        });
-        Ticket { id, place }
+        self.open.insert(id, body_max_bytes);
+        Ticket { id, place: None }
+    }
+
+    /// Gives a ticket a place for so many bytes, if one is free.
+    fn take_place(&mut self, ticket: &mut Ticket, bytes: u64) {
+        if let Some(free) = self.places.iter().position(Option::is_none)
+            && let Some(place) = self.places.get_mut(free)
+        {
+            *place = Some(ticket.id);
+            ticket.place = Some(free as u64 * bytes);
+        }
     }
 
     /// A ticket's place may be used again.
@@ -114,7 +129,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Process {
-    /// Starts a process whose standard input is `input`.
+    /// Starts a process whose standard input is `input`. Waits for its pictures end when `cancel` fires.
     ///
     /// `ResourceExhausted` where the system has no room for it, `FailedPrecondition` where the program
     /// cannot be run.
@@ -123,6 +138,7 @@ impl Process {
         job: Job,
         input: Stdio,
         limits: &VideoLimits,
+        cancel: CancellationToken,
     ) -> Result<(Process, Option<std::process::ChildStdin>)> {
         let cannot = |e: io::Error| {
             let kind = match e.kind() {
@@ -137,6 +153,7 @@ impl Process {
         ours.set_write_timeout(Some(WORKER_WRITE_TIMEOUT))
             .map_err(cannot)?;
         let board = Board::new().map_err(cannot)?;
+        let (words, printed) = LastWords::new().map_err(cannot)?;
         board.give(&ours).map_err(cannot)?;
         let reader = ours.try_clone().map_err(cannot)?;
         let mut child = Command::new(&workers.program)
@@ -146,6 +163,7 @@ impl Process {
             .envs(workers.environment.iter().cloned())
             .stdin(input)
             .stdout(OwnedFd::from(theirs))
+            .stderr(printed)
             // Ctrl-C in a terminal is for the server, which has its streams end in good order.
             .process_group(0)
             .spawn()
@@ -154,7 +172,7 @@ impl Process {
         let inbox = Arc::new(Inbox {
             held: Mutex::new(Held {
                 events: VecDeque::new(),
-                open: HashSet::new(),
+                open: HashMap::new(),
                 abandoned: HashSet::new(),
                 answers: HashMap::new(),
                 next_ticket: 0,
@@ -172,20 +190,24 @@ impl Process {
             board,
             released: Mutex::new(Vec::new()),
             patience: limits.stall_timeout + WORKER_GRACE,
+            rgb_max_bytes: usize::try_from(limits.max_pixels.saturating_mul(3))
+                .unwrap_or(usize::MAX),
+            cancel,
+            words,
             mourned: AtomicBool::new(false),
             _counted: decoders::Running::begin(),
         };
-        // The largest that may come: a whole picture in RGB.
-        let body_max = usize::try_from(limits.max_pixels.saturating_mul(3)).unwrap_or(usize::MAX);
+        let span = Span::current();
         std::thread::Builder::new()
             .name("decoder".into())
-            .spawn(move || inbox.listen(reader, body_max))
+            .spawn(move || span.in_scope(|| inbox.listen(reader)))
             .map_err(cannot)?;
         process.send(
             &ToWorker::Begin(Begin {
                 job,
                 limits: Limits::from(limits),
                 memory_max_bytes: workers.memory_max_bytes,
+                log: Level::finest(),
             }),
             &[],
         );
@@ -216,7 +238,7 @@ impl Process {
                 e.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
             )
-            .then(|| self.hung());
+            .then(|| hung(WORKER_WRITE_TIMEOUT));
             self.inbox.close(why);
         }
     }
@@ -243,7 +265,7 @@ impl Process {
         }
         if held.heard.elapsed() > self.patience {
             drop(held);
-            self.inbox.close(Some(self.hung()));
+            self.inbox.close(Some(hung(self.patience)));
             return Err(self.dead());
         }
         Ok(None)
@@ -256,7 +278,7 @@ impl Process {
 
     /// Asks for a picture in RGB.
     pub(super) fn ask_rgb(&self, picture: u64) -> Ticket {
-        let ticket = locked(&self.inbox.held).ticket(None);
+        let ticket = locked(&self.inbox.held).ticket(self.rgb_max_bytes);
         self.send(
             &ToWorker::Rgb {
                 ticket: ticket.id,
@@ -275,13 +297,17 @@ impl Process {
         only_shared: bool,
     ) -> Option<Ticket> {
         let bytes = u64::from(how.side) * u64::from(how.side) * 3;
+        let jpeg = how.snapshot.map_or(0, |rules| rules.max_bytes);
+        let body_max = usize::try_from(bytes).map_or(usize::MAX, |n| n.saturating_add(jpeg));
         let ticket = {
             let mut held = locked(&self.inbox.held);
             // Nobody would wait for the answer, so there must be no ticket either.
             if only_shared && held.places.iter().all(Option::is_some) {
                 return None;
             }
-            held.ticket(Some(bytes))
+            let mut ticket = held.ticket(body_max);
+            held.take_place(&mut ticket, bytes);
+            ticket
         };
         self.send(
             &ToWorker::Reduce {
@@ -297,7 +323,8 @@ impl Process {
 
     /// Waits for the answer to a question. The picture's place stays in use until [`done`](Self::done).
     ///
-    /// `DataLoss` when the process has ended or hangs: what was asked for is gone with it.
+    /// `DataLoss` when the process has ended or hangs: what was asked for is gone with it. `Cancelled` when
+    /// nobody waits for the stream any more.
     pub(super) fn answer(&self, ticket: &Ticket) -> Result<(Answer, Vec<u8>)> {
         let asked = Instant::now();
         let mut held = locked(&self.inbox.held);
@@ -305,10 +332,14 @@ impl Process {
             if let Some(answer) = held.answers.remove(&ticket.id) {
                 return Ok(answer);
             }
-            let left = self.patience.saturating_sub(asked.elapsed());
-            if left.is_zero() && held.closed.is_none() {
+            // One that comes at once is given all the same: a picture may outlive its source.
+            if self.cancel.is_cancelled() && asked.elapsed() > WORKER_GRACE {
+                return Err(upload::cancelled());
+            }
+            let patience = self.patience.min(WORKER_PICTURE_WAIT);
+            if asked.elapsed() > patience && held.closed.is_none() {
                 drop(held);
-                self.inbox.close(Some(self.hung()));
+                self.inbox.close(Some(hung(patience)));
                 held = locked(&self.inbox.held);
             }
             if held.closed.is_some() {
@@ -319,7 +350,7 @@ impl Process {
             held = self
                 .inbox
                 .changed
-                .wait_timeout(held, left)
+                .wait_timeout(held, POLL)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -358,20 +389,16 @@ impl Process {
         // It may have ended by itself.
         let _ = child.kill();
         let _ = child.wait();
+        drop(child);
+        if let Some(said) = self.words.take() {
+            tracing::debug!("a decoder process printed: {said}");
+        }
     }
 
     /// What it did is not what a decoder does.
     pub(super) fn broke_protocol(&self, how: &str) -> Error {
-        self.inbox
-            .close(Some(format!("the decoder process was stopped: {how}")));
+        self.inbox.close(Some(stopped(how)));
         self.dead()
-    }
-
-    fn hung(&self) -> String {
-        format!(
-            "the decoder process hung and was stopped: no sign of life for {:.0} s",
-            self.patience.as_secs_f64()
-        )
     }
 
     /// Why nothing more will come.
@@ -389,7 +416,10 @@ impl Process {
         };
         if !self.mourned.swap(true, Ordering::Relaxed) {
             decoders::lost();
-            tracing::warn!("{why}");
+            match self.words.take() {
+                Some(said) => tracing::warn!("{why}; it printed: {said}"),
+                None => tracing::warn!("{why}"),
+            }
             locked(&self.inbox.held).closed = Some(Some(why.clone()));
         }
         Error::aborted(why)
@@ -420,6 +450,13 @@ fn ended(child: &mut Child) -> String {
     }
 }
 
+fn hung(patience: Duration) -> String {
+    format!(
+        "the decoder process hung and was stopped: no sign of life for {:.0} s",
+        patience.as_secs_f64()
+    )
+}
+
 fn told(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => {
@@ -446,53 +483,81 @@ fn told(status: ExitStatus) -> String {
 
 impl Inbox {
     /// Sorts what comes, to the end.
-    fn listen(&self, stream: UnixStream, body_max: usize) {
+    fn listen(&self, stream: UnixStream) {
         let mut from = BufReader::with_capacity(64 << 10, stream);
+        let mut idle = Rate::new(WORKER_IDLE_TALK, Duration::from_secs(1));
+        let mut lines = words::lines();
+        let mut news = false;
         let why = loop {
-            let (message, body) = match wire::read::<FromWorker>(&mut from, body_max) {
+            let body_max = |message: &FromWorker| self.body_max(message);
+            let next = wire::read::<FromWorker>(&mut from, WORKER_ANSWER_MAX_BYTES, body_max);
+            let (message, body) = match next {
                 Ok(Some(message)) => message,
                 Ok(None) => break None,
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                    break Some(format!("the decoder process was stopped: it sent {e}"));
+                    break Some(stopped(&format!("it sent {e}")));
                 }
                 Err(_) => break None,
             };
-            let mut held = locked(&self.held);
-            held.heard = Instant::now();
-            match message {
-                FromWorker::Alive => continue,
-                FromWorker::Answer { ticket, answer } if held.open.remove(&ticket) => {
-                    if held.abandoned.remove(&ticket) {
-                        held.free(ticket);
-                    } else {
-                        held.answers.insert(ticket, (answer, body));
-                    }
-                }
-                FromWorker::Answer { .. } => {
-                    break Some(
-                        "the decoder process was stopped: it answered what nobody asked".to_owned(),
-                    );
-                }
-                // The latest says it all.
-                FromWorker::Taken(_)
-                    if matches!(held.events.back(), Some(FromWorker::Taken(_))) =>
-                {
-                    held.events.pop_back();
-                    held.events.push_back(message);
-                }
-                event if held.events.len() < INBOX_MAX => held.events.push_back(event),
-                _ => {
-                    break Some(
-                        "the decoder process was stopped: it gave more than it was asked for"
-                            .to_owned(),
-                    );
-                }
+            let idles = matches!(message, FromWorker::Alive | FromWorker::Log { .. });
+            if idles && !idle.one() {
+                break Some(stopped("it talks without end"));
             }
-            drop(held);
-            self.changed.notify_all();
-            self.look.notify_one();
+            if let FromWorker::Log { level, text } = &message
+                && lines.one()
+            {
+                words::log(*level, text);
+            }
+            if let Err(how) = self.sort(message, body) {
+                break Some(stopped(how));
+            }
+            // Who waits is woken up once for what came together.
+            news |= !idles;
+            if news && !wire::is_whole(from.buffer()) {
+                news = false;
+                self.changed.notify_all();
+                self.look.notify_one();
+            }
         };
         self.close(why);
+    }
+
+    /// How long the body of a message may be, bytes: answers alone have one.
+    fn body_max(&self, message: &FromWorker) -> usize {
+        match message {
+            FromWorker::Answer { ticket, .. } => {
+                let held = locked(&self.held);
+                held.open.get(ticket).copied().unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Puts a message where it is waited for, or says what is wrong with it.
+    fn sort(&self, message: FromWorker, body: Vec<u8>) -> std::result::Result<(), &'static str> {
+        let mut held = locked(&self.held);
+        held.heard = Instant::now();
+        match message {
+            FromWorker::Alive | FromWorker::Log { .. } => {}
+            FromWorker::Answer { ticket, answer } => {
+                if held.open.remove(&ticket).is_none() {
+                    return Err("it answered what nobody asked");
+                }
+                if held.abandoned.remove(&ticket) {
+                    held.free(ticket);
+                } else {
+                    held.answers.insert(ticket, (answer, body));
+                }
+            }
+            // The latest says it all.
+            FromWorker::Taken(_) if matches!(held.events.back(), Some(FromWorker::Taken(_))) => {
+                held.events.pop_back();
+                held.events.push_back(message);
+            }
+            event if held.events.len() < INBOX_MAX => held.events.push_back(event),
+            _ => return Err("it gave more than it was asked for"),
+        }
+        Ok(())
     }
 
     /// Nothing more will come, or be believed. The first reason holds.
@@ -501,4 +566,8 @@ impl Inbox {
         self.changed.notify_all();
         self.look.notify_one();
     }
+}
+
+fn stopped(how: &str) -> String {
+    format!("the decoder process was stopped: {how}")
 }

@@ -20,11 +20,12 @@ use super::{
     picture::RemotePicture,
     process::Process,
     wire::{FromWorker, Job, ToWorker},
+    words,
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
-    limits::WORKER_FRAMES_AHEAD,
-    media::{ChunkEvent, ChunkSource, Frame, FrameStamp, MediaEvent, MediaSource},
+    limits::{WORKER_FRAMES_AHEAD, WORKER_FRAMES_AHEAD_BYTES, WORKER_FRAMES_AHEAD_MAX},
+    media::{ChunkEvent, ChunkSource, Frame, FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource},
     video::{VideoLimits, pump::POLL, upload},
 };
 
@@ -40,10 +41,25 @@ pub(crate) struct RemoteSource {
     path: Option<String>,
     /// Frames taken that the process does not know of yet.
     taken: u32,
+    /// Frames that it may give ahead.
+    ahead: u32,
+    /// Gaps since the last frame.
+    gaps: u32,
     /// The last frame.
     last: Option<FrameStamp>,
     opened: bool,
     end: Option<End>,
+}
+
+/// Gaps that may come one after another: a decoder tells of one before a frame, and of one at the end.
+const GAPS_TOGETHER: u32 = 2;
+
+/// Frames of so many bytes that a process may give ahead.
+fn ahead(frame_bytes: usize) -> u32 {
+    let fit = WORKER_FRAMES_AHEAD_BYTES / frame_bytes.max(1);
+    u32::try_from(fit)
+        .unwrap_or(u32::MAX)
+        .clamp(WORKER_FRAMES_AHEAD, WORKER_FRAMES_AHEAD_MAX)
 }
 
 enum End {
@@ -60,7 +76,7 @@ impl RemoteSource {
         cancel: CancellationToken,
     ) -> Result<Self> {
         let file: File = crate::video::open_file(path)?;
-        let (process, _) = Process::start(workers, Job::File, file.into(), limits)?;
+        let (process, _) = Process::start(workers, Job::File, file.into(), limits, cancel.clone())?;
         RemoteSource::started(process, None, Some(path.display().to_string()), cancel)
     }
 
@@ -71,7 +87,8 @@ impl RemoteSource {
         limits: &VideoLimits,
         cancel: CancellationToken,
     ) -> Result<Self> {
-        let (process, stdin) = Process::start(workers, Job::Upload, Stdio::piped(), limits)?;
+        let (process, stdin) =
+            Process::start(workers, Job::Upload, Stdio::piped(), limits, cancel.clone())?;
         let stdin = stdin.ok_or_else(|| Error::internal("a decoder process without an input"))?;
         let feeder = Feeder::start(chunks, stdin)?;
         RemoteSource::started(process, Some(feeder), None, cancel)
@@ -89,6 +106,8 @@ impl RemoteSource {
             cancel,
             path,
             taken: 0,
+            ahead: WORKER_FRAMES_AHEAD,
+            gaps: 0,
             last: None,
             opened: false,
             end: None,
@@ -132,20 +151,30 @@ impl RemoteSource {
         match self.message()? {
             FromWorker::Opened(info) if !self.opened => {
                 self.opened = true;
-                Ok(Some(MediaEvent::Opened(info)))
+                Ok(Some(MediaEvent::Opened(MediaInfo {
+                    container: words::plain(&info.container),
+                    codec: words::plain(&info.codec),
+                    ..info
+                })))
             }
-            FromWorker::Gap(gap) if gap.from <= gap.to => Ok(Some(MediaEvent::Gap(gap))),
+            FromWorker::Gap(gap)
+                if self.opened && self.gaps < GAPS_TOGETHER && gap.from <= gap.to =>
+            {
+                self.gaps += 1;
+                Ok(Some(MediaEvent::Gap(Gap {
+                    detail: words::plain(&gap.detail),
+                    ..gap
+                })))
+            }
             FromWorker::Frame {
                 picture,
                 stamp,
                 size_bytes,
             } if self.follows(stamp) => {
                 self.last = Some(stamp);
+                self.gaps = 0;
                 self.taken += 1;
-                if self.taken * 2 >= WORKER_FRAMES_AHEAD {
-                    let taken = std::mem::take(&mut self.taken);
-                    self.process.send(&ToWorker::More(taken), &[]);
-                }
+                self.grant(size_bytes);
                 let picture = RemotePicture::new(&self.process, picture, size_bytes);
                 Ok(Some(MediaEvent::Frame(Frame {
                     stamp,
@@ -161,6 +190,17 @@ impl RemoteSource {
             _ => Err(self
                 .process
                 .broke_protocol("it gave frames in another order than media has")),
+        }
+    }
+
+    /// Lets the process go on: ahead as far as it takes little memory for it, and told of it seldom.
+    fn grant(&mut self, frame_bytes: usize) {
+        let ahead = ahead(frame_bytes);
+        let more = ahead.saturating_sub(self.ahead);
+        self.ahead = self.ahead.max(ahead);
+        if more > 0 || self.taken * 2 >= self.ahead {
+            let taken = std::mem::take(&mut self.taken);
+            self.process.send(&ToWorker::More(taken + more), &[]);
         }
     }
 

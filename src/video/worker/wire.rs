@@ -6,20 +6,23 @@
 //! believed.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Read},
     path::PathBuf,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::words;
 use crate::{
     error::{Error, Kind},
-    limits::WORKER_HEADER_MAX_BYTES,
     media::{FrameStamp, Gap, MediaInfo, Reduction},
     rtsp::Track,
     video::VideoLimits,
 };
+
+/// The two lengths before each message, bytes.
+const PREFIX_BYTES: usize = 8;
 
 /// To the process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +56,8 @@ pub(super) struct Begin {
     pub limits: Limits,
     /// Address space, bytes.
     pub memory_max_bytes: u64,
+    /// The finest level of log lines that the server would write.
+    pub log: Option<Level>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,8 +146,32 @@ pub(super) enum FromWorker {
         ticket: u64,
         answer: Answer,
     },
-    /// To `Job::Check`: what it was not to be able to do and can.
-    Checked(Vec<String>),
+    /// To `Job::Check`.
+    Checked(Checked),
+    /// A line for the server's log.
+    Log {
+        level: Level,
+        text: String,
+    },
+}
+
+/// How well a process is confined.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// What it was not to be able to do and can.
+    pub faults: Vec<String>,
+    /// Whether it can read the files alone that it needs; this kernel has no such limit otherwise.
+    pub files_confined: bool,
+}
+
+/// Of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 /// What a question is answered with.
@@ -201,9 +230,9 @@ impl From<&Error> for Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        let error = Error::new(fault.kind, fault.message);
+        let error = Error::new(fault.kind, words::plain(&fault.message));
         match fault.causes {
-            Some(causes) => error.with_source(causes),
+            Some(causes) => error.with_source(words::plain(&causes)),
             None => error,
         }
     }
@@ -212,11 +241,11 @@ impl From<Fault> for Error {
 /// Appends a message to what is to be written.
 pub(super) fn encode(header: &impl Serialize, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     let begin = out.len();
-    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(&[0; PREFIX_BYTES]);
     serde_json::to_writer(&mut *out, header)?;
-    let header = length(out.len() - begin - 8)?;
+    let header = length(out.len() - begin - PREFIX_BYTES)?;
     let lengths = [header, length(body.len())?].concat();
-    if let Some(place) = out.get_mut(begin..begin + 8) {
+    if let Some(place) = out.get_mut(begin..begin + PREFIX_BYTES) {
         place.copy_from_slice(&lengths);
     }
     out.extend_from_slice(body);
@@ -229,38 +258,53 @@ fn length(n: usize) -> io::Result<[u8; 4]> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a message over 4 GiB"))
 }
 
-/// Writes a message.
-pub(super) fn write(to: &mut impl Write, header: &impl Serialize, body: &[u8]) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(256 + body.len());
-    encode(header, body, &mut bytes)?;
-    to.write_all(&bytes)
-}
-
-/// Reads the next message, its body at most so long; `None` at the end.
+/// Reads the next message, its header and body at most so long; `None` at the end. How long the body may
+/// be is asked once the header is known.
 pub(super) fn read<T: DeserializeOwned>(
     from: &mut impl Read,
-    body_max_bytes: usize,
+    header_max_bytes: usize,
+    body_max_bytes: impl FnOnce(&T) -> usize,
 ) -> io::Result<Option<(T, Vec<u8>)>> {
-    let mut lengths = [0; 8];
-    match from.read_exact(&mut lengths) {
+    let mut prefix = [0; PREFIX_BYTES];
+    match from.read_exact(&mut prefix) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),
     }
-    let [a, b, c, d, e, f, g, h] = lengths;
-    let header = u32::from_le_bytes([a, b, c, d]) as usize;
-    let body = u32::from_le_bytes([e, f, g, h]) as usize;
-    if header > WORKER_HEADER_MAX_BYTES || body > body_max_bytes {
+    let (header, body) = lengths(prefix);
+    if header > header_max_bytes {
         return Err(invalid(format!(
-            "a message with a header of {header} bytes and a body of {body}"
+            "a message with a header of {header} bytes"
         )));
     }
     let mut text = vec![0; header];
     from.read_exact(&mut text)?;
+    let header = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+    let most = body_max_bytes(&header);
+    if body > most {
+        return Err(invalid(format!(
+            "a message with a body of {body} bytes, of {most}"
+        )));
+    }
     let mut bytes = vec![0; body];
     from.read_exact(&mut bytes)?;
-    let header = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
     Ok(Some((header, bytes)))
+}
+
+/// Whether a whole message lies here.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    bytes.split_first_chunk().is_some_and(|(prefix, rest)| {
+        let (header, body) = lengths(*prefix);
+        rest.len() >= header.saturating_add(body)
+    })
+}
+
+fn lengths(prefix: [u8; PREFIX_BYTES]) -> (usize, usize) {
+    let [a, b, c, d, e, f, g, h] = prefix;
+    (
+        u32::from_le_bytes([a, b, c, d]) as usize,
+        u32::from_le_bytes([e, f, g, h]) as usize,
+    )
 }
 
 fn invalid(what: String) -> io::Error {
@@ -279,27 +323,33 @@ mod tests {
             ticket: 1,
             picture: 7,
         };
-        write(&mut bytes, &rgb, b"body").unwrap();
+        encode(&rgb, b"body", &mut bytes).unwrap();
         let mut from = bytes.as_slice();
-        let (first, body) = read::<ToWorker>(&mut from, 4).unwrap().unwrap();
+        let (first, body) = read::<ToWorker>(&mut from, 100, |_| 4).unwrap().unwrap();
         assert!(matches!(first, ToWorker::More(3)) && body.is_empty());
-        let (second, body) = read::<ToWorker>(&mut from, 4).unwrap().unwrap();
+        let (second, body) = read::<ToWorker>(&mut from, 100, |_| 4).unwrap().unwrap();
         assert!(matches!(second, ToWorker::Rgb { picture: 7, .. }) && body == b"body");
-        assert!(read::<ToWorker>(&mut from, 4).unwrap().is_none());
+        assert!(read::<ToWorker>(&mut from, 100, |_| 4).unwrap().is_none());
     }
 
     #[test]
     fn lengths_are_checked_before_they_are_believed() {
+        let read = |mut bytes: &[u8], header, body| {
+            read::<ToWorker>(&mut bytes, header, |_| body).map(|message| message.is_some())
+        };
         let mut bytes = Vec::new();
         encode(&ToWorker::More(7), b"12345", &mut bytes).unwrap();
-        assert!(read::<ToWorker>(&mut bytes.as_slice(), 4).is_err());
-        let huge = [0xff; 16];
-        assert!(read::<ToWorker>(&mut huge.as_slice(), usize::MAX).is_err());
+        assert!(read(&bytes, 100, 5).unwrap());
+        assert!(read(&bytes, 100, 4).is_err());
+        assert!(read(&bytes, 4, 5).is_err());
+        assert!(read(&[0xff; 16], 1 << 20, usize::MAX).is_err());
+        assert!(is_whole(&bytes));
         let cut = &bytes[..bytes.len() - 1];
-        assert!(read::<ToWorker>(&mut &*cut, 5).is_err());
+        assert!(read(cut, 100, 5).is_err());
+        assert!(!is_whole(cut) && !is_whole(&bytes[..7]) && !is_whole(b""));
         let mut garbage = Vec::new();
         encode(&"nothing that is known", b"", &mut garbage).unwrap();
-        assert!(read::<ToWorker>(&mut garbage.as_slice(), 5).is_err());
+        assert!(read(&garbage, 100, 5).is_err());
     }
 
     #[test]
@@ -307,7 +357,9 @@ mod tests {
         let error = Error::exhausted("the spool is full").with_source("No space left on device");
         let mut bytes = Vec::new();
         encode(&Fault::from(&error), b"", &mut bytes).unwrap();
-        let (fault, _) = read::<Fault>(&mut bytes.as_slice(), 0).unwrap().unwrap();
+        let (fault, _) = read::<Fault>(&mut bytes.as_slice(), 1000, |_| 0)
+            .unwrap()
+            .unwrap();
         let back = Error::from(fault);
         assert_eq!(back.kind(), Kind::ResourceExhausted);
         assert_eq!(format!("{back:#}"), format!("{error:#}"));

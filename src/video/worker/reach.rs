@@ -1,0 +1,155 @@
+//! Which files a decoder process can read, and what one of root loses.
+//!
+//! Decoders are libraries that are loaded when they are needed, so reading cannot be forbidden
+//! altogether. Landlock (Linux 5.13, no privileges needed) leaves the system's libraries, the process's
+//! own input and the folder of spools; not the server's keys, profiles, clips or memory. It holds for the threads
+//! that are started later alone, so it comes before all others.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use gstreamer::glib;
+use landlock::{
+    AccessFs, BitFlags, PathBeneath, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus, make_bitflags, path_beneath_rules,
+};
+use rustix::{
+    fs::{FileType, fstat},
+    thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities},
+};
+
+use crate::error::{Kind, Result, ResultExt as _};
+
+/// What is judged by where a file lies. Writing is forbidden by seccomp once spools are open.
+const READING: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+
+/// Of the system: libraries and what they and the loader look at.
+const SYSTEM: &[&str] = &[
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/gnu/store",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/fonts",
+    "/etc/localtime",
+    // Where the home folder is asked for.
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/sys/devices/system",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/urandom",
+    "/dev/random",
+];
+
+/// Folders of libraries that lie elsewhere, as lists.
+const FOLDERS: &[&str] = &[
+    "LD_LIBRARY_PATH",
+    "GST_PLUGIN_PATH",
+    "GST_PLUGIN_PATH_1_0",
+    "GST_PLUGIN_SYSTEM_PATH",
+    "GST_PLUGIN_SYSTEM_PATH_1_0",
+];
+
+/// GStreamer's list of plugins, if it lies elsewhere.
+const REGISTRIES: &[&str] = &["GST_REGISTRY", "GST_REGISTRY_1_0"];
+
+/// Leaves this thread, and those that it starts, the files that decoding needs. False where the kernel
+/// does not have it.
+///
+/// `FailedPrecondition` where it has and refuses.
+pub(super) fn restrict(spool_dir: Option<&Path>) -> Result<bool> {
+    let rules = || -> std::result::Result<_, RulesetError> {
+        let mut rules = Ruleset::default()
+            .handle_access(READING)?
+            .create()?
+            .add_rules(path_beneath_rules(readable(spool_dir), READING))?;
+        // The input, which may lie anywhere, is known by its file.
+        let input = rustix::stdio::stdin();
+        let is_file = |mode| FileType::from_raw_mode(mode) == FileType::RegularFile;
+        if fstat(input).is_ok_and(|stat| is_file(stat.st_mode)) {
+            rules = rules.add_rule(PathBeneath::new(input, AccessFs::ReadFile))?;
+        }
+        rules.restrict_self()
+    };
+    let status = rules().or_kind(Kind::FailedPrecondition, || {
+        "a decoder process cannot restrict what it reads".into()
+    })?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
+}
+
+fn readable(spool_dir: Option<&Path>) -> BTreeSet<PathBuf> {
+    let mut paths: BTreeSet<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
+    paths.extend(spool_dir.map(Path::to_path_buf));
+    for list in FOLDERS.iter().filter_map(env::var_os) {
+        paths.extend(env::split_paths(&list).filter(|folder| folder.is_absolute()));
+    }
+    paths.extend(REGISTRIES.iter().filter_map(env::var_os).map(PathBuf::from));
+    for folder in [glib::user_cache_dir(), glib::user_data_dir()] {
+        paths.insert(folder.join("gstreamer-1.0"));
+    }
+    paths.extend(folders_of_libraries());
+    paths
+}
+
+/// Folders of the libraries that this process has loaded, wherever the system has them; of the program itself
+/// nothing more is read.
+fn folders_of_libraries() -> BTreeSet<PathBuf> {
+    let own = env::current_exe().unwrap_or_default();
+    // Address, rights, offset, device, inode, file.
+    fs::read_to_string("/proc/self/maps")
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| Some(Path::new(line.get(line.find('/')?..)?)))
+        .filter(|file| *file != own && is_library(file))
+        .filter_map(Path::parent)
+        .map(Path::to_path_buf)
+        .collect()
+}
+
+fn is_library(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".so") || name.contains(".so.")
+}
+
+/// Whether files that decoding does not need can be read after all.
+pub(super) fn faults() -> Vec<&'static str> {
+    let server = rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid);
+    let environment = format!("/proc/{server}/environ");
+    let memory = format!("/proc/{server}/mem");
+    [
+        ("read the server's environment", environment.as_str()),
+        ("read the server's memory", memory.as_str()),
+        ("read the system's settings", "/etc/group"),
+    ]
+    .into_iter()
+    .filter(|(_, path)| fs::File::open(path).is_ok())
+    .map(|(what, _)| what)
+    .collect()
+}
+
+/// Takes the privileges of a root process from this thread, and from those that it starts, but for reading and
+/// spooling as root would.
+pub(super) fn drop_privileges() -> Result<()> {
+    let cannot = || "a decoder process cannot drop its privileges".to_owned();
+    let kept = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    let now = capabilities(None).or_kind(Kind::FailedPrecondition, cannot)?;
+    if kept.contains(now.permitted) {
+        return Ok(());
+    }
+    let then = CapabilitySets {
+        effective: now.effective & kept,
+        permitted: now.permitted & kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, then).or_kind(Kind::FailedPrecondition, cannot)
+}
