@@ -2,12 +2,12 @@
 //! in decoder processes, by turns, with as many streams at once as the machine has cores.
 //!
 //! ```text
-//! cargo bench --bench isolation -- FILE [ROUNDS]
+//! cargo bench --bench isolation -- FILE [ROUNDS [here|apart]]
 //! ```
 //!
 //! Prints one JSON object a round and one of the medians: segments a second either way, their ratio,
-//! and CPU seconds a segment of this process and the decoders' together. Without a file it says so and
-//! does nothing.
+//! and CPU seconds a segment of this process and the decoders' together. With `here` or `apart` it does that
+//! alone, for a profiler. Without a file it says so and does nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{
@@ -102,6 +102,14 @@ fn main() {
         program: env!("CARGO_BIN_EXE_headhunt").into(),
         ..Workers::of_this_program()
     };
+    if let Some(alone) = args.next() {
+        let workers = (alone == "apart").then_some(&workers);
+        for _ in 0..rounds {
+            let (segments, cpu) = run(&file, workers, streams);
+            println!("{{\"per_s\": {segments:.3}, \"cpu_s\": {cpu:.4}}}");
+        }
+        return;
+    }
     run(&file, None, 1);
     run(&file, Some(&workers), 1);
     let mut all: [Vec<f64>; 5] = Default::default();

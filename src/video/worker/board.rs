@@ -109,17 +109,21 @@ impl Board {
 
     /// Takes a picture of so many bytes up.
     pub(super) fn read(&self, bytes: usize, at: u64) -> io::Result<Arc<[u8]>> {
-        let mut picture: Arc<[u8]> = std::iter::repeat_n(0, bytes).collect();
+        // Not cleared before: that takes as long as to copy it.
+        let mut picture = Arc::<[u8]>::new_uninit_slice(bytes);
         let mut rest = Arc::get_mut(&mut picture).unwrap_or_default();
         let mut at = at;
         while !rest.is_empty() {
-            let n = pread(&self.file, &mut *rest, at)?;
-            if n == 0 {
+            let (read, unread) = pread(&self.file, rest, at)?;
+            if read.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            rest = rest.get_mut(n..).unwrap_or_default();
-            at += n as u64;
+            at += read.len() as u64;
+            rest = unread;
         }
+        // SAFETY: the loop ends with nothing left that has not been read into; nobody else holds the picture yet, so
+        // `get_mut` gave all of it.
+        let picture = unsafe { picture.assume_init() };
         Ok(picture)
     }
 }
