@@ -909,15 +909,15 @@ pub const WORKER_TEXT_MAX_BYTES: usize = 2000;
 /// What is read at its end of what a decoder process printed, bytes: as much as a pipe holds.
 pub const WORKER_LAST_WORDS_BYTES: usize = 64 << 10;
 
-/// Log lines of a decoder process in [`WORKER_LOG_PERIOD`]; more are dropped.
+/// Log lines of a decoder process in [`WORKER_LOG_PERIOD`], of warnings and errors as many again; more are dropped.
 pub const WORKER_LOG_LINES: u32 = 20;
 
 /// See [`WORKER_LOG_LINES`].
 pub const WORKER_LOG_PERIOD: Duration = Duration::from_secs(60);
 
 /// Signs of life and log lines of a decoder process in a second; one that sends more is stopped. An orderly
-/// one sends two and what [`WORKER_LOG_LINES`] lets through.
-pub const WORKER_IDLE_TALK: u32 = 100;
+/// one sends two and what [`WORKER_LOG_LINES`] lets through; a server that stood still finds some 300 in the socket.
+pub const WORKER_IDLE_TALK: u32 = 1000;
 
 /// Longest wait for a picture of a decoder process, where the stall time of its input is not shorter.
 pub const WORKER_PICTURE_WAIT: Duration = Duration::from_secs(30);

@@ -74,12 +74,40 @@ impl fmt::Debug for RgbImage {
     }
 }
 
+/// A picture whose RGB rows come one after another: who needs each of them once has them while they are in
+/// the nearest cache.
+pub trait RgbRows {
+    /// Width and height, pixels.
+    fn size(&self) -> (u32, u32);
+
+    /// Gives all rows, from the top, some at a time: each time whole rows of `width * 3` bytes.
+    ///
+    /// Fails as [`Picture::to_rgb`], and then has given fewer.
+    fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()>;
+}
+
+impl RgbRows for RgbImage {
+    fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
+        give(&self.data);
+        Ok(())
+    }
+}
+
 /// A decoded picture that is converted to RGB only when it is sampled.
 pub trait Picture: Send + Sync {
     /// The picture in RGB (full range), with its own colorimetry and range, upright.
     ///
     /// `DataLoss` where it is gone with the process that held it.
     fn to_rgb(&self) -> Result<RgbImage>;
+
+    /// The same by rows; `None` where all of it has to be there before the first row is.
+    fn as_rows(&self) -> Option<&dyn RgbRows> {
+        None
+    }
 
     /// Memory it holds, bytes.
     fn size_bytes(&self) -> usize;
@@ -121,8 +149,8 @@ pub struct Reduced<P = Arc<[u8]>> {
     pub jpeg: Option<Arc<[u8]>>,
 }
 
-/// Reduces a picture, given in RGB.
-pub type Reduce = Box<dyn Fn(RgbImage, &Reduction) -> Result<Reduced<Vec<u8>>> + Send + Sync>;
+/// Reduces a picture that lies here.
+pub type Reduce = Box<dyn Fn(&dyn Picture, &Reduction) -> Result<Reduced<Vec<u8>>> + Send + Sync>;
 
 /// What pictures for people keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

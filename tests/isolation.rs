@@ -379,16 +379,24 @@ fn check_as(uid: Option<u32>) -> (bool, String) {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let program = dir.path().join("headhunt");
     fs::copy(BINARY, &program).unwrap();
+    let registry = dir.path().join("gstreamer/registry.bin");
     let mut command = Command::new(&program);
     command
         .args(["decode-worker", "--check"])
         .env("TMPDIR", dir.path())
-        .env("HOME", dir.path());
+        .env("HOME", dir.path())
+        .env("GST_REGISTRY", &registry);
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);
     }
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
+    // The list of plugins is kept for the next process.
+    let kept: Vec<_> = fs::read_dir(registry.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(kept, [registry]);
     (
         output.status.success(),
         String::from_utf8_lossy(&text).into_owned(),

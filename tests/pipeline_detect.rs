@@ -15,7 +15,7 @@ use headhunt::{
     engine::{Engine, EngineConfig, EngineHandle, Lane},
     error::{Error, Kind, Result},
     limits::{OUTSTANDING_SEGMENTS_MAX, PREPARED_SEGMENTS_MAX},
-    media::{FrameStamp, GapReason, MediaSource, MediaTime, RgbImage},
+    media::{FrameStamp, GapReason, MediaSource, MediaTime, RgbRows},
     pipeline::{
         detect::{DetectOptions, Detection, run},
         event::{DetectEvent, SegmentScores, Stage, Summary},
@@ -565,10 +565,12 @@ async fn a_slow_client_does_not_hold_the_queue() {
 // --- preparation alone
 
 fn grey_resize(calls: Arc<Mutex<usize>>) -> Resize {
-    Arc::new(move |rgb: &RgbImage, side| {
+    Arc::new(move |rgb: &dyn RgbRows, side| {
         *calls.lock().unwrap() += 1;
         assert_eq!(side as usize, SIDE);
-        Ok(rgb.data.clone())
+        let mut data = Vec::new();
+        rgb.rows(&mut |rows| data.extend_from_slice(rows))?;
+        Ok(data)
     })
 }
 

@@ -1,6 +1,7 @@
 //! `headhunt decode-worker`: the decoder process of one stream of a server.
 
 use crate::{
+    config::Environment,
     error::{Error, Result},
     memory,
     pipeline::reduce,
@@ -18,7 +19,8 @@ pub struct Args {
 /// Serves the server that started it; see [`worker`].
 pub fn run(args: Args) -> Result<()> {
     if args.check {
-        let checked = worker::check_here(&std::env::temp_dir())?;
+        let environment = Environment::of_process().for_decoders();
+        let checked = worker::check_here(&std::env::temp_dir(), &environment)?;
         if !checked.faults.is_empty() {
             return Err(Error::precondition(format!(
                 "a decoder process is not confined: {}",
@@ -30,7 +32,7 @@ pub fn run(args: Args) -> Result<()> {
             if checked.files_confined {
                 ""
             } else {
-                ", but it can read every file that this user can: the kernel has no Landlock"
+                ", but it can read every file that this user can: Landlock is not to be had here"
             }
         );
         return Ok(());

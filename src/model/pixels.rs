@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::{
     error::{Error, Result},
     limits::{FRAME_MAX_SIDE, RESIZE_TABLES_MAX},
-    media::RgbImage,
+    media::{RgbImage, RgbRows},
 };
 
 use bicubic::Axis;
@@ -26,31 +26,74 @@ pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Resizes a picture of any aspect to `side * side * 3` bytes (rows of RGB), bit-equal to Pillow's
 /// `BICUBIC` (version 13): a = −0.5, antialiased where it shrinks, in two passes, rounded to u8 after
-/// each; horizontally first unless the picture is tall. Runs on the calling thread alone.
+/// each; horizontally first unless the picture is tall, and then row by row as the picture gives
+/// them. Runs on the calling thread alone.
 ///
 /// # Errors
-/// `InvalidArgument` where a size is zero or above [`FRAME_MAX_SIDE`], or where `rgb.data` is not
-/// `width * height * 3` bytes.
-pub fn resize_bicubic(rgb: &RgbImage, side: u32) -> Result<Vec<u8>> {
-    check(rgb, (side, side), &format!("{side}x{side}"))?;
-    let (width, height, side) = (rgb.width as usize, rgb.height as usize, side as usize);
+/// `InvalidArgument` where a size is zero or above [`FRAME_MAX_SIDE`], or where the rows are not
+/// `width * height * 3` bytes; those of the picture.
+pub fn resize_bicubic(rgb: &dyn RgbRows, side: u32) -> Result<Vec<u8>> {
+    let size = rgb.size();
+    check(size, (side, side))?;
+    let (width, height, side) = (size.0 as usize, size.1 as usize, side as usize);
 
     // Like Pillow, a pass that would keep its size is left out.
     match (width == side, height == side) {
-        (true, true) => Ok(rgb.data.clone()),
-        (false, true) => Ok(bicubic::horizontal(&rgb.data, width, &axis(width, side))),
-        (true, false) => Ok(bicubic::vertical(&rgb.data, side, &axis(height, side))),
+        (true, true) => whole(rgb),
+        (true, false) => Ok(bicubic::vertical(&whole(rgb)?, side, &axis(height, side))),
+        (false, true) => narrowed(rgb, side),
         (false, false) => {
-            let (across, down) = (axis(width, side), axis(height, side));
+            let down = axis(height, side);
             if vertical_first(width, height, side) {
-                let low = bicubic::vertical(&rgb.data, width, &down);
-                Ok(bicubic::horizontal(&low, width, &across))
+                let low = bicubic::vertical(&whole(rgb)?, width, &down);
+                let across = axis(width, side);
+                let mut narrow = bicubic::Horizontal::new(side, &across);
+                narrow.push(&low);
+                Ok(narrow.finish())
             } else {
-                let narrow = bicubic::horizontal(&rgb.data, width, &across);
-                Ok(bicubic::vertical(&narrow, side, &down))
+                Ok(bicubic::vertical(&narrowed(rgb, side)?, side, &down))
             }
         }
     }
+}
+
+/// The rows in one piece.
+fn whole(rgb: &dyn RgbRows) -> Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(bytes(rgb.size()));
+    each(rgb, &mut |rows| data.extend_from_slice(rows))?;
+    Ok(data)
+}
+
+/// The rows resized to `width` pixels.
+fn narrowed(rgb: &dyn RgbRows, width: usize) -> Result<Vec<u8>> {
+    let (from, rows) = rgb.size();
+    let across = axis(from as usize, width);
+    let mut narrow = bicubic::Horizontal::new(rows as usize, &across);
+    each(rgb, &mut |rows| narrow.push(rows))?;
+    Ok(narrow.finish())
+}
+
+/// Takes the rows, which must be as many as the size says.
+fn each(rgb: &dyn RgbRows, take: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let size = rgb.size();
+    let (expected, mut given) = (bytes(size), 0usize);
+    rgb.rows(&mut |rows| {
+        let left = expected - given.min(expected);
+        take(&rows[..rows.len().min(left)]);
+        given += rows.len();
+    })?;
+    if given == expected {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "a {}x{} RGB picture has {expected} bytes, but {given} were given",
+        size.0, size.1
+    )))
+}
+
+/// Of an RGB picture of this size.
+fn bytes((width, height): (u32, u32)) -> usize {
+    width as usize * height as usize * 3
 }
 
 /// Resizes a picture to `width` by `height` pixels with the same kernel, horizontally first: for
@@ -59,10 +102,9 @@ pub fn resize_bicubic(rgb: &RgbImage, side: u32) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`resize_bicubic`].
 pub fn resize_to(rgb: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
-    check(rgb, (width, height), &format!("{width}x{height}"))?;
-    let across = axis(rgb.width as usize, width as usize);
+    check(rgb.size(), (width, height))?;
     let down = axis(rgb.height as usize, height as usize);
-    let narrow = bicubic::horizontal(&rgb.data, rgb.width as usize, &across);
+    let narrow = narrowed(rgb, width as usize)?;
     Ok(RgbImage {
         width,
         height,
@@ -83,30 +125,21 @@ pub fn fit(width: u32, height: u32, max_side: u32) -> (u32, u32) {
     (side(width), side(height))
 }
 
-/// Refuses sizes and pictures that cannot be resized.
-fn check(rgb: &RgbImage, target: (u32, u32), shown: &str) -> Result<()> {
+/// Refuses sizes that nothing is resized from or to.
+fn check((width, height): (u32, u32), target: (u32, u32)) -> Result<()> {
     for (name, size) in [
-        ("width", rgb.width),
-        ("height", rgb.height),
+        ("width", width),
+        ("height", height),
         ("target side", target.0),
         ("target side", target.1),
     ] {
         if size == 0 || size > FRAME_MAX_SIDE {
             return Err(Error::invalid(format!(
-                "cannot resize a {}x{} picture to {shown}: the {name} must be 1 to \
+                "cannot resize a {width}x{height} picture to {}x{}: the {name} must be 1 to \
                  {FRAME_MAX_SIDE} pixels",
-                rgb.width, rgb.height
+                target.0, target.1
             )));
         }
-    }
-    let bytes = rgb.width as usize * rgb.height as usize * 3;
-    if rgb.data.len() != bytes {
-        return Err(Error::invalid(format!(
-            "a {}x{} RGB picture has {bytes} bytes, but {} were given",
-            rgb.width,
-            rgb.height,
-            rgb.data.len()
-        )));
     }
     Ok(())
 }
@@ -233,6 +266,40 @@ mod tests {
         assert!(normalize(&[]).is_err());
         assert!(normalize(&[1, 2, 3, 4]).is_err());
         assert!(normalize_into(&[1, 2, 3], &mut [0.0; 6]).is_err());
+    }
+
+    /// A picture whose rows come so many at a time.
+    struct Pieces<'a>(&'a RgbImage, usize);
+
+    impl RgbRows for Pieces<'_> {
+        fn size(&self) -> (u32, u32) {
+            self.0.size()
+        }
+
+        fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
+            let rows = self.0.data.chunks(self.1 * self.0.width as usize * 3);
+            rows.for_each(give);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn rows_may_come_in_any_pieces() {
+        // Also where a pass is left out, and where the vertical one is first.
+        for (width, height) in [(53, 47), (28, 47), (53, 28), (28, 28), (19, 90)] {
+            let picture = RgbImage {
+                width,
+                height,
+                data: (0..width * height * 3)
+                    .map(|i| (i * 37 % 251) as u8)
+                    .collect(),
+            };
+            let whole = resize_bicubic(&picture, 28).unwrap();
+            for piece in [1, 5, 16, 17, 40] {
+                let pieces = resize_bicubic(&Pieces(&picture, piece), 28).unwrap();
+                assert_eq!(pieces, whole, "{width}x{height} by {piece}");
+            }
+        }
     }
 
     #[test]

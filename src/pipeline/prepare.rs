@@ -27,8 +27,7 @@ use crate::{
         DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES, WORKER_PICTURES_AHEAD,
     },
     media::{
-        Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbImage,
-        SourceState,
+        Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbRows, SourceState,
     },
     segment::{SampledSegment, SegmentRule, Segmenter, motion::MotionGate, whole_video_indices},
     telemetry::{
@@ -40,7 +39,7 @@ use crate::{
 use super::{options::PictureOptions, reduce::Reducer, sample::Sample, snapshot::Snapshot};
 
 /// Resizes a picture to a square of so many pixels: `side * side * 3` bytes, RGB.
-pub type Resize = Arc<dyn Fn(&RgbImage, u32) -> Result<Vec<u8>> + Send + Sync>;
+pub type Resize = Arc<dyn Fn(&dyn RgbRows, u32) -> Result<Vec<u8>> + Send + Sync>;
 
 /// Opens a source; called on the decode thread, since opening may block.
 pub type OpenSource = Box<dyn FnOnce() -> Result<Box<dyn MediaSource>> + Send>;

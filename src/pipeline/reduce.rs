@@ -61,7 +61,7 @@ impl Reducer {
         let reduced = match picture.reduced(how) {
             Some(reduced) => reduced?,
             None => {
-                let reduced = reduce(picture.to_rgb()?, how, &self.masks, &self.resize)?;
+                let reduced = reduce(picture, how, &self.masks, &self.resize)?;
                 Reduced {
                     pixels: reduced.pixels.into(),
                     upright: reduced.upright,
@@ -94,11 +94,23 @@ impl Reducer {
 }
 
 fn reduce(
-    mut rgb: RgbImage,
+    picture: &dyn Picture,
     how: &Reduction,
     masks: &Masks,
     resize: &Resize,
 ) -> Result<Reduced<Vec<u8>>> {
+    // For the model alone, the whole picture in RGB need never be.
+    if let Some(rows) = picture.as_rows()
+        && masks.is_empty()
+        && how.snapshot.is_none()
+    {
+        return Ok(Reduced {
+            pixels: resize(rows, how.side)?,
+            upright: rows.size(),
+            jpeg: None,
+        });
+    }
+    let mut rgb = picture.to_rgb()?;
     if !masks.is_empty() {
         masks.apply(&mut rgb)?;
     }
@@ -118,7 +130,7 @@ pub fn for_decoder() -> Reduce {
     let resize: Resize = Arc::new(resize_bicubic);
     // Which pixels they are is worked out once for a picture size, so they are kept.
     let last = Mutex::new(Arc::new(Masks::default()));
-    Box::new(move |rgb, how| {
+    Box::new(move |picture, how| {
         let masks = {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             if last.polygons() != how.masks {
@@ -126,6 +138,6 @@ pub fn for_decoder() -> Reduce {
             }
             Arc::clone(&last)
         };
-        reduce(rgb, how, &masks, &resize)
+        reduce(picture, how, &masks, &resize)
     })
 }

@@ -199,7 +199,7 @@ fn check(components: &[Component<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Converts Y, Cb, Cr. Returns `width * height * 3` bytes.
+/// Converts Y, Cb, Cr. Gives `height` rows of `width * 3` bytes, one by one.
 ///
 /// # Errors
 /// `Internal` if a component is shorter than the picture.
@@ -209,9 +209,10 @@ pub fn yuv_to_rgb(
     components: [Component<'_>; 3],
     matrix: Matrix,
     range: Range,
-) -> Result<Vec<u8>> {
+    give: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
     let fast = fast_rows(&components);
-    yuv_rows(width, height, components, matrix, range, fast)
+    yuv_rows(width, height, components, matrix, range, fast, give)
 }
 
 /// Converts what it can of a row, see [`avx2::row`], and says how many pixels these are.
@@ -242,7 +243,8 @@ fn yuv_rows(
     matrix: Matrix,
     range: Range,
     fast: Option<FastRow>,
-) -> Result<Vec<u8>> {
+    give: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
     check(&[y, cb, cr])?;
     if cb.w_sub != cr.w_sub {
         return Err(Error::internal("a decoded picture has an unknown layout"));
@@ -267,26 +269,14 @@ fn yuv_rows(
     let (mut add_r, mut add_g, mut add_b) = (row(chromas), row(chromas), row(chromas));
     let mut levels = vec![0u8; width * 3];
     let mut line = vec![0u8; width * 3];
-    // Appended row by row: memory that was cleared first would be written twice.
-    let mut out = Vec::with_capacity(width * height * 3);
     let mut chroma_row = None;
     for row in 0..height {
         let covers = (row >> cb.h_sub, row >> cr.h_sub);
         if chroma_row != Some(covers) {
             own_cb.read_row(row, &mut cbs)?;
             own_cr.read_row(row, &mut crs)?;
-            for v in cbs.iter_mut().chain(&mut crs) {
-                *v -= chroma.offset;
-            }
-            for (a, v) in add_r.iter_mut().zip(&crs) {
-                *a = r_cr * v;
-            }
-            for ((a, u), v) in add_g.iter_mut().zip(&cbs).zip(&crs) {
-                *a = g_cb * u + g_cr * v;
-            }
-            for (a, u) in add_b.iter_mut().zip(&cbs) {
-                *a = b_cb * u;
-            }
+            let adds = [&mut *add_r, &mut *add_g, &mut *add_b];
+            weigh(&cbs, &crs, chroma.offset, [r_cr, g_cb, g_cr, b_cb], adds);
             chroma_row = Some(covers);
         }
         let adds = [&*add_r, &*add_g, &*add_b];
@@ -320,9 +310,23 @@ fn yuv_rows(
                 }
             }
         }
-        out.extend_from_slice(&line);
+        give(&line);
     }
-    Ok(out)
+    Ok(())
+}
+
+/// What a row of chroma adds to red, green and blue, with the weights of Cr in red, Cb and Cr in green, and Cb in blue.
+fn weigh(cbs: &[f32], crs: &[f32], offset: f32, weights: [f32; 4], adds: [&mut [f32]; 3]) {
+    let [r_cr, g_cb, g_cr, b_cb] = weights;
+    let [reds, greens, blues] = adds;
+    let chroma = cbs.iter().zip(crs);
+    let adds = reds.iter_mut().zip(greens).zip(blues);
+    for ((u, v), ((red, green), blue)) in chroma.zip(adds) {
+        let (u, v) = (u - offset, v - offset);
+        *red = r_cr * v;
+        *green = g_cb * u + g_cr * v;
+        *blue = b_cb * u;
+    }
 }
 
 /// The levels of a channel, where each chroma value covers so many pixels.
@@ -341,15 +345,7 @@ fn spread(levels: &mut [u8], lumas: &[f32], adds: &[f32], covered: usize) {
     }
 }
 
-/// Converts grey. Returns `width * height * 3` bytes.
-///
-/// # Errors
-/// As [`yuv_to_rgb`].
-pub fn gray_to_rgb(width: usize, height: usize, y: Component<'_>, range: Range) -> Result<Vec<u8>> {
-    rgb_to_rgb(width, height, [y, y, y], range)
-}
-
-/// Gathers R, G, B. Returns `width * height * 3` bytes; 8-bit full-range samples pass unchanged.
+/// Gathers R, G, B, or three times grey. Gives rows as [`yuv_to_rgb`]; 8-bit full-range samples pass unchanged.
 ///
 /// # Errors
 /// As [`yuv_to_rgb`].
@@ -358,23 +354,25 @@ pub fn rgb_to_rgb(
     height: usize,
     components: [Component<'_>; 3],
     range: Range,
-) -> Result<Vec<u8>> {
+    give: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
     check(&components)?;
-    let mut out = vec![0; width * height * 3];
+    let mut line = vec![0; width * 3];
     let mut samples = vec![0f32; width];
-    for (channel, component) in components.iter().enumerate() {
-        let scale = Scale::luma(component.depth, range);
-        let factor = scale.factor as f32;
-        for (row, out) in out.chunks_exact_mut((width * 3).max(1)).enumerate() {
+    for row in 0..height {
+        for (channel, component) in components.iter().enumerate() {
+            let scale = Scale::luma(component.depth, range);
+            let factor = scale.factor as f32;
             component.read_row(row, &mut samples)?;
-            for (pixel, &s) in out.chunks_exact_mut(3).zip(&samples) {
+            for (pixel, &s) in line.chunks_exact_mut(3).zip(&samples) {
                 if let Some(value) = pixel.get_mut(channel) {
                     *value = level((s - scale.offset) * factor);
                 }
             }
         }
+        give(&line);
     }
-    Ok(out)
+    Ok(())
 }
 
 #[cfg(test)]

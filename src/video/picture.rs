@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::FRAME_DURATION_MIN_MICROS,
-    media::{Picture, RgbImage},
+    media::{Picture, RgbImage, RgbRows},
 };
 
 /// What all pictures between two changes of caps share.
@@ -203,15 +203,18 @@ impl GstPicture {
     }
 }
 
-impl Picture for GstPicture {
-    fn to_rgb(&self) -> Result<RgbImage> {
+impl GstPicture {
+    /// Gives the rows as stored, before they are turned upright.
+    fn stored_rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
         let format = &*self.format;
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&self.buffer, &format.info)
             .or_kind(Kind::Internal, || {
                 "a decoded picture cannot be read".to_owned()
             })?;
         let layout = frame.format_info();
-        let (width, height) = (frame.width() as usize, frame.height() as usize);
+        // Of the caps: the memory of a decoder may be larger.
+        let (width, height) = format.stored_size();
+        let (width, height) = (width as usize, height as usize);
         let component = |c: usize| -> Option<Component<'_>> {
             let plane = *layout.plane().get(c)?;
             let offset = usize::try_from(*layout.poffset().get(c)?).ok()?;
@@ -228,24 +231,48 @@ impl Picture for GstPicture {
         let component = |c: usize| {
             component(c).ok_or_else(|| Error::internal("a decoded picture lacks one of its planes"))
         };
-        let data = if layout.is_gray() {
-            convert::gray_to_rgb(width, height, component(0)?, format.range)?
+        if layout.is_gray() {
+            let grey = [component(0)?; 3];
+            return convert::rgb_to_rgb(width, height, grey, format.range, give);
+        }
+        let parts = [component(0)?, component(1)?, component(2)?];
+        if layout.is_rgb() {
+            convert::rgb_to_rgb(width, height, parts, format.range, give)
         } else {
-            let parts = [component(0)?, component(1)?, component(2)?];
-            if layout.is_rgb() {
-                convert::rgb_to_rgb(width, height, parts, format.range)?
-            } else {
-                convert::yuv_to_rgb(width, height, parts, format.matrix, format.range)?
-            }
-        };
-        Ok(format.orientation.apply(RgbImage {
-            width: frame.width(),
-            height: frame.height(),
+            convert::yuv_to_rgb(width, height, parts, format.matrix, format.range, give)
+        }
+    }
+}
+
+impl Picture for GstPicture {
+    fn to_rgb(&self) -> Result<RgbImage> {
+        let (width, height) = self.format.stored_size();
+        // Appended row by row: memory that was cleared first would be written twice.
+        let mut data = Vec::with_capacity(width as usize * height as usize * 3);
+        self.stored_rows(&mut |rows| data.extend_from_slice(rows))?;
+        Ok(self.format.orientation.apply(RgbImage {
+            width,
+            height,
             data,
         }))
     }
 
+    fn as_rows(&self) -> Option<&dyn RgbRows> {
+        (self.format.orientation == Orientation::default()).then_some(self)
+    }
+
     fn size_bytes(&self) -> usize {
         self.buffer.maxsize()
+    }
+}
+
+/// Of a picture that is upright as it is stored.
+impl RgbRows for GstPicture {
+    fn size(&self) -> (u32, u32) {
+        self.format.stored_size()
+    }
+
+    fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.stored_rows(give)
     }
 }

@@ -187,7 +187,7 @@ fn what_a_process_says_is_checked() {
     let text = told(&[(STARTED, ""), (&long, "")]).to_string();
     assert!(text.contains("xx {level") && !text.contains('\n'), "{text}");
     // It talks without end.
-    let flood = message(STARTED, "") + &message("\"Alive\"", "").repeat(300) + "sleep 60\n";
+    let flood = message(STARTED, "") + &message("\"Alive\"", "").repeat(3000) + "sleep 60\n";
     let text = of(&flood).to_string();
     assert!(text.contains("talks without end"), "{text}");
     // More than it was asked for, and than anybody takes.

@@ -287,6 +287,12 @@ pub fn drain(source: &mut dyn MediaSource) -> Result<Decoded> {
                 assert_eq!(frame.stamp.index, out.stamps.len() as u64);
                 assert!(frame.picture.size_bytes() > 0);
                 let image = frame.picture.to_rgb()?;
+                if let Some(rows) = frame.picture.as_rows() {
+                    let mut by_rows = Vec::new();
+                    rows.rows(&mut |rows| by_rows.extend_from_slice(rows))?;
+                    assert_eq!(rows.size(), (image.width, image.height));
+                    assert!(by_rows == image.data, "its rows are another picture");
+                }
                 out.stamps.push(frame.stamp);
                 out.carried.push(index_of(&image));
                 out.first.get_or_insert_with(|| image.clone());

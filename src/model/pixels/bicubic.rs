@@ -1,6 +1,9 @@
 //! Pillow's antialiased bicubic in its own fixed-point arithmetic (`ImagingResample` for 8-bit
 //! pictures): weights of 22 fractional bits, i32 sums, rounding to u8 after each pass.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 /// Fractional bits of a weight: 32 less 8 for the level and 2 for the filter's overshoot.
 const FRACTION_BITS: u32 = 32 - 8 - 2;
 
@@ -10,10 +13,10 @@ const HALF: i32 = 1 << (FRACTION_BITS - 1);
 /// Half-width of the bicubic kernel, in pixels of the coarser of the two grids.
 const SUPPORT: f64 = 2.0;
 
-/// Rows that [`horizontal`] takes at a time, side by side.
+/// Rows that [`Horizontal`] takes at a time, side by side.
 const ROWS: usize = 16;
 
-/// Columns that [`horizontal`] lays out at a time.
+/// Columns that [`Horizontal`] lays out at a time.
 const STRETCH: usize = 64;
 
 /// Values that [`resample`] keeps in registers at a time: one column of [`ROWS`] RGB pixels, and a
@@ -32,6 +35,9 @@ pub(super) struct Axis {
     taps: usize,
     /// `to * taps` weights.
     weights: Vec<i32>,
+    /// The same for two source pixels at a time.
+    #[cfg(target_arch = "x86_64")]
+    pairs: avx2::Pairs,
 }
 
 impl Axis {
@@ -54,6 +60,8 @@ impl Axis {
             to,
             starts,
             taps,
+            #[cfg(target_arch = "x86_64")]
+            pairs: avx2::Pairs::of(&weights, taps),
             weights,
         }
     }
@@ -105,45 +113,127 @@ fn level(sum: i32) -> u8 {
     (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
-/// Resizes every row of `width` RGB pixels to `axis.to` pixels.
+/// Resizes every row of so many RGB pixels, as `axis` says. The rows come when they are made.
 ///
 /// Rows are laid side by side in blocks, pixel by pixel: then all of them take the same weight at the
 /// same time, and the pass is [`vertical`]'s.
-pub(super) fn horizontal(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
-    let rows = data.len() / (width * 3);
-    let mut out = vec![0; rows * axis.to * 3];
-    let mut source = vec![0; width * LANES];
-    let mut target = vec![0; axis.to * LANES];
-    for (rows_in, rows_out) in data
-        .chunks(ROWS * width * 3)
-        .zip(out.chunks_mut(ROWS * axis.to * 3))
-    {
+pub(super) struct Horizontal<'a> {
+    axis: &'a Axis,
+    /// Rows that are no whole block yet.
+    waiting: Vec<u8>,
+    /// A block of rows side by side, before and after.
+    source: Vec<u8>,
+    target: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl<'a> Horizontal<'a> {
+    /// For `rows` rows of `axis.from` pixels.
+    pub fn new(rows: usize, axis: &'a Axis) -> Self {
+        Horizontal {
+            axis,
+            waiting: Vec::with_capacity(ROWS * axis.from * 3),
+            source: vec![0; axis.from * LANES],
+            target: vec![0; axis.to * LANES],
+            out: Vec::with_capacity(rows * axis.to * 3),
+        }
+    }
+
+    /// Takes the next rows.
+    pub fn push(&mut self, mut rows: &[u8]) {
+        let block = ROWS * self.axis.from * 3;
+        if !self.waiting.is_empty() {
+            let (first, rest) = rows.split_at(rows.len().min(block - self.waiting.len()));
+            self.waiting.extend_from_slice(first);
+            rows = rest;
+            if self.waiting.len() < block {
+                return;
+            }
+            let waiting = std::mem::take(&mut self.waiting);
+            self.resize(&waiting);
+            self.waiting = waiting;
+            self.waiting.clear();
+        }
+        let blocks = rows.chunks_exact(block);
+        self.waiting.extend_from_slice(blocks.remainder());
+        blocks.for_each(|rows| self.resize(rows));
+    }
+
+    /// The resized rows.
+    pub fn finish(mut self) -> Vec<u8> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            self.resize(&waiting);
+        }
+        self.out
+    }
+
+    /// A block of rows, or what is left of one.
+    fn resize(&mut self, rows_in: &[u8]) {
+        let (axis, width) = (self.axis, self.axis.from);
+        let from = self.out.len();
+        let rows = rows_in.len() / (width * 3);
+        self.out.resize(from + rows * axis.to * 3, 0);
+        let rows_out = &mut self.out[from..];
+        let (source, target) = (&mut self.source, &mut self.target);
         // In short stretches, so that the columns stay in the nearest cache.
         for at in (0..width).step_by(STRETCH) {
-            let columns = source.as_chunks_mut::<3>().0.as_chunks_mut::<ROWS>().0;
+            let columns = source.as_chunks_mut::<LANES>().0;
             let columns = &mut columns[at..(at + STRETCH).min(width)];
             for (r, row) in rows_in.chunks_exact(width * 3).enumerate().take(ROWS) {
-                for (pixel, column) in row.as_chunks::<3>().0[at..].iter().zip(&mut *columns) {
-                    column[r] = *pixel;
-                }
+                lay_out(&row[at * 3..], columns, r);
             }
         }
-        resample(&source, &mut target, LANES, axis);
+        resample(source, target, LANES, axis);
         for at in (0..axis.to).step_by(STRETCH) {
-            let columns = target.as_chunks::<3>().0.as_chunks::<ROWS>().0;
+            let columns = target.as_chunks::<LANES>().0;
             let columns = &columns[at..(at + STRETCH).min(axis.to)];
             for (r, row) in rows_out
                 .chunks_exact_mut(axis.to * 3)
                 .enumerate()
                 .take(ROWS)
             {
-                for (pixel, column) in row.as_chunks_mut::<3>().0[at..].iter_mut().zip(columns) {
-                    *pixel = column[r];
-                }
+                take_up(columns, r, &mut row[at * 3..]);
             }
         }
     }
-    out
+}
+
+/// Lays pixels of row `r` into its place in each column. Four bytes are moved for three where the fourth does
+/// not matter: the next row's lie there, and come later.
+#[inline(always)]
+fn lay_out(row: &[u8], columns: &mut [[u8; LANES]], r: usize) {
+    let fours = row.windows(4).step_by(3);
+    let wide = if r + 1 < ROWS {
+        fours.len().min(columns.len())
+    } else {
+        0
+    };
+    let (first, rest) = columns.split_at_mut(wide);
+    for (pixel, column) in fours.zip(first) {
+        column[r * 3..r * 3 + 4].copy_from_slice(pixel);
+    }
+    let pixels = row[wide * 3..].as_chunks::<3>().0;
+    for (pixel, column) in pixels.iter().zip(rest) {
+        column[r * 3..r * 3 + 3].copy_from_slice(pixel);
+    }
+}
+
+/// The reverse: the pixels of row `r`, one of each column. The fourth byte is the next pixel's, which comes later.
+#[inline(always)]
+fn take_up(columns: &[[u8; LANES]], r: usize, row: &mut [u8]) {
+    let wide = if r + 1 < ROWS {
+        columns.len().saturating_sub(1)
+    } else {
+        0
+    };
+    for (i, column) in columns[..wide].iter().enumerate() {
+        row[i * 3..i * 3 + 4].copy_from_slice(&column[r * 3..r * 3 + 4]);
+    }
+    let pixels = row[wide * 3..].as_chunks_mut::<3>().0;
+    for (pixel, column) in pixels.iter_mut().zip(&columns[wide..]) {
+        pixel.copy_from_slice(&column[r * 3..r * 3 + 3]);
+    }
 }
 
 /// Resizes the columns of rows of `width` RGB pixels to `axis.to` rows.
@@ -158,14 +248,10 @@ pub(super) fn vertical(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
 fn resample(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
     #[cfg(target_arch = "x86_64")]
     {
-        // The same code, compiled for wider vectors; the arithmetic is in integers.
-        #[target_feature(enable = "avx2")]
-        fn avx2(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
-            resample_rows(source, target, stride, axis);
-        }
+        // The arithmetic is in integers, so it comes to the same.
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor was just asked for AVX2.
-            return unsafe { avx2(source, target, stride, axis) };
+            return unsafe { avx2::resample(source, target, stride, axis) };
         }
     }
     resample_rows(source, target, stride, axis);
@@ -191,12 +277,18 @@ fn resample_rows(source: &[u8], target: &mut [u8], stride: usize, axis: &Axis) {
             }
             *block = sums.map(level);
         }
-        for (j, to) in rest.iter_mut().enumerate() {
-            let rows = window.chunks_exact(stride).zip(weights);
-            *to = level(rows.fold(HALF, |sum, (row, &weight)| {
-                sum + i32::from(row[done + j]) * weight
-            }));
-        }
+        resample_rest(window, rest, done, weights, stride);
+    }
+}
+
+/// The last values of a row, from `done` on.
+#[inline(always)]
+fn resample_rest(window: &[u8], rest: &mut [u8], done: usize, weights: &[i32], stride: usize) {
+    for (j, to) in rest.iter_mut().enumerate() {
+        let rows = window.chunks_exact(stride).zip(weights);
+        *to = level(rows.fold(HALF, |sum, (row, &weight)| {
+            sum + i32::from(row[done + j]) * weight
+        }));
     }
 }
 

@@ -4,6 +4,13 @@ use safetensors::SafeTensors;
 
 use super::*;
 
+/// All rows in one piece.
+fn rows(convert: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<()>) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    convert(&mut |rows| all.extend_from_slice(rows))?;
+    Ok(all)
+}
+
 fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -41,7 +48,7 @@ fn compare(name: &str, matrix: Matrix, range: Range) {
                 .collect()
         };
         let parts = [0, 1, 2].map(|c| packed(&data, n, depth, shift, c));
-        let ours = yuv_to_rgb(n, 1, parts, matrix, range).unwrap();
+        let ours = rows(|give| yuv_to_rgb(n, 1, parts, matrix, range, give)).unwrap();
         let mut unequal = 0;
         for (i, (a, b)) in ours.iter().zip(rgb.data()).enumerate() {
             assert!(
@@ -137,7 +144,7 @@ fn odd_sizes_repeat_chroma_over_the_pixels_it_covers() {
         plane(&cb, 4, 1, 1),
         plane(&cr, 4, 1, 1),
     ];
-    let rgb = yuv_to_rgb(5, 3, parts, Matrix::Bt601, Range::Full).unwrap();
+    let rgb = rows(|give| yuv_to_rgb(5, 3, parts, Matrix::Bt601, Range::Full, give)).unwrap();
     assert_eq!(rgb.len(), 45);
     for y in 0..3 {
         for x in 0..5 {
@@ -157,16 +164,26 @@ fn a_short_plane_is_an_error_not_a_panic() {
         plane(&chroma, 2, 1, 1),
         plane(&chroma, 2, 1, 1),
     ];
-    assert!(yuv_to_rgb(4, 3, parts, Matrix::Bt601, Range::Full).is_err());
+    assert!(rows(|give| yuv_to_rgb(4, 3, parts, Matrix::Bt601, Range::Full, give)).is_err());
 }
 
 #[test]
 fn rgb_passes_unchanged_and_grey_is_spread() {
     let pixels: Vec<u8> = (0..=255).chain(0..=128).collect();
     let part = |c: usize| packed(&pixels, 128, 8, 0, c);
-    let out = rgb_to_rgb(128, 1, [part(0), part(1), part(2)], Range::Full).unwrap();
+    let out =
+        rows(|give| rgb_to_rgb(128, 1, [part(0), part(1), part(2)], Range::Full, give)).unwrap();
     assert_eq!(out, pixels[..384]);
-    let grey = gray_to_rgb(3, 1, plane(&[16, 126, 235], 3, 0, 0), Range::Limited).unwrap();
+    let grey = rows(|give| {
+        rgb_to_rgb(
+            3,
+            1,
+            [plane(&[16, 126, 235], 3, 0, 0); 3],
+            Range::Limited,
+            give,
+        )
+    })
+    .unwrap();
     assert_eq!(grey, [0, 0, 0, 128, 128, 128, 255, 255, 255]);
 }
 
@@ -208,8 +225,10 @@ fn the_fast_rows_are_the_plain_ones_to_the_bit() {
         ];
         for matrix in [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020] {
             for range in [Range::Limited, Range::Full] {
-                let plain = yuv_rows(width, height, parts, matrix, range, None).unwrap();
-                let ours = yuv_to_rgb(width, height, parts, matrix, range).unwrap();
+                let plain =
+                    rows(|give| yuv_rows(width, height, parts, matrix, range, None, give)).unwrap();
+                let ours =
+                    rows(|give| yuv_to_rgb(width, height, parts, matrix, range, give)).unwrap();
                 assert_eq!(plain.len(), width * height * 3);
                 assert!(
                     plain == ours,
@@ -222,6 +241,9 @@ fn the_fast_rows_are_the_plain_ones_to_the_bit() {
             parts[1],
             parts[2],
         ];
-        assert!(yuv_to_rgb(width, height, short, Matrix::Bt601, Range::Full).is_err());
+        assert!(
+            rows(|give| yuv_to_rgb(width, height, short, Matrix::Bt601, Range::Full, give))
+                .is_err()
+        );
     }
 }

@@ -91,15 +91,17 @@ pub fn take() -> Result<Stream> {
         files_confined: AtomicBool::new(false),
     });
     if let Some(finest) = begin.log {
-        let (told, rate) = (Arc::clone(&shared), Mutex::new(words::lines()));
+        let (told, lines) = (Arc::clone(&shared), Mutex::new(words::Lines::default()));
         words::forward(finest, move |level, text| {
-            if locked(&rate).one() {
+            if locked(&lines).one(level) {
                 told.send(&FromWorker::Log { level, text }, &[]);
             }
         });
     }
     let spool_dir = matches!(begin.job, Job::Upload).then_some(begin.limits.spool_dir.as_path());
-    match reach::drop_privileges().and_then(|()| reach::restrict(spool_dir)) {
+    let restricted =
+        reach::drop_privileges().and_then(|()| reach::restrict(spool_dir, &begin.environment));
+    match restricted {
         Ok(confined) => shared.files_confined.store(confined, Ordering::Relaxed),
         Err(error) => {
             shared.send(&FromWorker::Failed(Fault::from(&error)), &[]);
@@ -134,13 +136,14 @@ impl Stream {
     }
 }
 
-/// Confines this process, and says how well that worked. `spool_dir` is a folder that it could write before.
+/// Confines this process, and says how well that worked. `spool_dir` is a folder that it could write before;
+/// `environment` says where GStreamer lies, see [`Workers::environment`](super::Workers::environment).
 ///
 /// # Errors
 /// `FailedPrecondition` where the system does not have what it takes.
-pub fn check_here(spool_dir: &Path) -> Result<Checked> {
+pub fn check_here(spool_dir: &Path, environment: &[(String, String)]) -> Result<Checked> {
     reach::drop_privileges()?;
-    let files_confined = reach::restrict(None)?;
+    let files_confined = reach::restrict(None, environment)?;
     confine::limit(WORKER_MEMORY_BYTES, SPOOL_MAX_BYTES)?;
     crate::video::init()?;
     confine::forbid()?;
@@ -358,14 +361,17 @@ fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> Result<()> {
             while !shared.may_give(WORKER_ALIVE_PERIOD) {}
         }
         let soon = match gathered.patience() {
-            Some(patience) => source.within(patience)?,
-            None => None,
+            Some(patience) => source.within(patience),
+            None => Ok(None),
         };
-        let event = if soon.is_some() {
-            soon
-        } else {
-            gathered.give(shared);
-            source.next_event()?
+        let event = match soon {
+            Ok(Some(event)) => Some(event),
+            // Before the end by a fault too: what was decoded counts.
+            Ok(None) | Err(_) => {
+                gathered.give(shared);
+                soon?;
+                source.next_event()?
+            }
         };
         let message = match event {
             Some(MediaEvent::Opened(info)) => FromWorker::Opened(info),
@@ -451,7 +457,7 @@ fn packets(_: &Track, shared: &Shared) -> Result<()> {
             let waiting = camera.connection.waiting_bytes();
             (pulled, camera.given.saturating_sub(waiting))
         };
-        if taken != told {
+        if taken > told {
             told = taken;
             shared.send(&FromWorker::Taken(taken), &[]);
         }
@@ -525,7 +531,7 @@ fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
                 how,
                 place,
             } => answer(shared, ticket, || {
-                let reduced = reduce(find(shared, picture)?.to_rgb()?, &how)?;
+                let reduced = reduce(find(shared, picture)?.as_ref(), &how)?;
                 let jpeg = reduced.jpeg.as_deref().unwrap_or_default();
                 // Where files may not grow, shared memory may not either.
                 let laid =

@@ -3,8 +3,8 @@
 //! Limits of the kernel (address space, files, size of a file, CPU time without progress, no core) and
 //! two seccomp filters, which need no privileges. What is forbidden fails with EPERM: no sockets, no
 //! other programs or processes, no signals to others, no debugging, no new namespaces or mounts, no
-//! changes to the file system; and, once an upload has its spool, no file opened for writing. Reading
-//! files is allowed: decoders are libraries that are loaded when they are needed.
+//! changes to the file system; and, once an upload has its spool, no file opened for writing. Which
+//! files may be read is for [`reach`](super::reach).
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -140,7 +140,9 @@ impl Decoding for RemoteConnection {
                 Err(e) => return Ok(Pulled::Ended(Some(e.to_string()))),
             };
             match event {
-                FromWorker::Taken(bytes) => self.taken = bytes.min(self.given),
+                FromWorker::Taken(bytes) if self.taken < bytes && bytes <= self.given => {
+                    self.taken = bytes;
+                }
                 FromWorker::Started => self.started = true,
                 FromWorker::Decoded(head) => {
                     self.pictures += 1;
@@ -175,7 +177,7 @@ impl Decoding for RemoteConnection {
                     };
                 }
                 _ => {
-                    let error = process.broke_protocol("it told of a file, and decodes a camera");
+                    let error = process.broke_protocol("it told of what no camera has");
                     return Ok(Pulled::Ended(Some(error.to_string())));
                 }
             }

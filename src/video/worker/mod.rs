@@ -105,7 +105,7 @@ impl Workers {
         };
         if !files_confined {
             tracing::warn!(
-                "this kernel has no Landlock (Linux 5.13, not everywhere turned on): a decoder process that is taken over could read what the server's user can"
+                "Landlock is not to be had here (Linux 5.13, where it is turned on and the container allows it): a decoder process that is taken over could read what the server's user can"
             );
         }
         let took = began.elapsed();

@@ -35,8 +35,9 @@ impl RemotePicture {
         Error::data_loss(self.process.broke_protocol(what).to_string())
     }
 
-    fn answered(&self, how: &Reduction, ticket: &Ticket) -> Result<Reduced> {
-        let (answer, body) = self.process.answer(ticket)?;
+    /// What came of a question.
+    fn made(&self, how: &Reduction, ticket: &Ticket, came: (Answer, Vec<u8>)) -> Result<Reduced> {
+        let (answer, body) = came;
         let expected = how.side as usize * how.side as usize * 3;
         let (upright, pixels, laid) = match answer {
             Answer::Reduced {
@@ -91,7 +92,9 @@ fn none(fault: Fault) -> Error {
 impl Picture for RemotePicture {
     fn to_rgb(&self) -> Result<RgbImage> {
         let ticket = self.process.ask_rgb(self.id);
-        match self.process.answer(&ticket)? {
+        let answer = self.process.answer(&ticket);
+        self.process.done(&ticket, answer.is_ok());
+        match answer? {
             (Answer::Rgb { width, height }, data)
                 if data.len() as u64 == u64::from(width) * u64::from(height) * 3 =>
             {
@@ -129,8 +132,11 @@ impl Picture for RemotePicture {
         };
         // With no place free the pixels come through the socket, so one always comes.
         let ticket = ticket.or_else(|| self.process.ask_reduced(self.id, how, false))?;
-        let reduced = self.answered(how, &ticket);
-        self.process.done(&ticket, true);
+        let answer = self.process.answer(&ticket);
+        // Who was not answered leaves the place to the process, which may still write there.
+        let answered = answer.is_ok();
+        let reduced = answer.and_then(|came| self.made(how, &ticket, came));
+        self.process.done(&ticket, answered);
         Some(reduced)
     }
 }

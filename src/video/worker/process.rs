@@ -26,7 +26,7 @@ use super::{
     Workers,
     board::Board,
     wire::{self, Answer, Begin, FromWorker, Job, Level, Limits, ToWorker},
-    words::{self, LastWords, Rate},
+    words::{self, LastWords, Lines, Rate},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -59,7 +59,7 @@ pub(super) struct Process {
     /// Nobody waits for its stream any more.
     cancel: CancellationToken,
     /// What it prints.
-    words: LastWords,
+    words: Arc<LastWords>,
     /// Its end before its time was told.
     mourned: AtomicBool,
     _counted: decoders::Running,
@@ -154,6 +154,7 @@ impl Process {
             .map_err(cannot)?;
         let board = Board::new().map_err(cannot)?;
         let (words, printed) = LastWords::new().map_err(cannot)?;
+        let words = Arc::new(words);
         board.give(&ours).map_err(cannot)?;
         let reader = ours.try_clone().map_err(cannot)?;
         let mut child = Command::new(&workers.program)
@@ -193,20 +194,21 @@ impl Process {
             rgb_max_bytes: usize::try_from(limits.max_pixels.saturating_mul(3))
                 .unwrap_or(usize::MAX),
             cancel,
-            words,
+            words: Arc::clone(&words),
             mourned: AtomicBool::new(false),
             _counted: decoders::Running::begin(),
         };
         let span = Span::current();
         std::thread::Builder::new()
             .name("decoder".into())
-            .spawn(move || span.in_scope(|| inbox.listen(reader)))
+            .spawn(move || span.in_scope(|| inbox.listen(reader, &words)))
             .map_err(cannot)?;
         process.send(
             &ToWorker::Begin(Begin {
                 job,
                 limits: Limits::from(limits),
                 memory_max_bytes: workers.memory_max_bytes,
+                environment: workers.environment.clone(),
                 log: Level::finest(),
             }),
             &[],
@@ -483,10 +485,10 @@ fn told(status: ExitStatus) -> String {
 
 impl Inbox {
     /// Sorts what comes, to the end.
-    fn listen(&self, stream: UnixStream) {
+    fn listen(&self, stream: UnixStream, printed: &LastWords) {
         let mut from = BufReader::with_capacity(64 << 10, stream);
         let mut idle = Rate::new(WORKER_IDLE_TALK, Duration::from_secs(1));
-        let mut lines = words::lines();
+        let mut lines = Lines::default();
         let mut news = false;
         let why = loop {
             let body_max = |message: &FromWorker| self.body_max(message);
@@ -504,7 +506,7 @@ impl Inbox {
                 break Some(stopped("it talks without end"));
             }
             if let FromWorker::Log { level, text } = &message
-                && lines.one()
+                && lines.one(*level)
             {
                 words::log(*level, text);
             }
@@ -515,6 +517,7 @@ impl Inbox {
             news |= !idles;
             if news && !wire::is_whole(from.buffer()) {
                 news = false;
+                printed.listen();
                 self.changed.notify_all();
                 self.look.notify_one();
             }

@@ -51,7 +51,7 @@ const SYSTEM: &[&str] = &[
     "/dev/random",
 ];
 
-/// Folders of libraries that lie elsewhere, as lists.
+/// Lists of folders of libraries that lie elsewhere.
 const FOLDERS: &[&str] = &[
     "LD_LIBRARY_PATH",
     "GST_PLUGIN_PATH",
@@ -60,19 +60,28 @@ const FOLDERS: &[&str] = &[
     "GST_PLUGIN_SYSTEM_PATH_1_0",
 ];
 
-/// GStreamer's list of plugins, if it lies elsewhere.
+/// GStreamer's list of plugins, if it lies elsewhere. It is written beside its name, to be renamed then.
 const REGISTRIES: &[&str] = &["GST_REGISTRY", "GST_REGISTRY_1_0"];
 
-/// Leaves this thread, and those that it starts, the files that decoding needs. False where the kernel
-/// does not have it.
+/// The program that makes that list, if it lies elsewhere.
+const SCANNERS: &[&str] = &["GST_PLUGIN_SCANNER", "GST_PLUGIN_SCANNER_1_0"];
+
+/// Where the loader is told of further folders of libraries.
+const LOADER_FOLDERS: &str = "/etc/ld.so.conf.d";
+
+/// Leaves this thread, and those that it starts, the files that decoding needs. False where that is not to be
+/// had. `environment` is this process's own.
 ///
 /// `FailedPrecondition` where it has and refuses.
-pub(super) fn restrict(spool_dir: Option<&Path>) -> Result<bool> {
+pub(super) fn restrict(spool_dir: Option<&Path>, environment: &[(String, String)]) -> Result<bool> {
     let rules = || -> std::result::Result<_, RulesetError> {
         let mut rules = Ruleset::default()
             .handle_access(READING)?
             .create()?
-            .add_rules(path_beneath_rules(readable(spool_dir), READING))?;
+            .add_rules(path_beneath_rules(
+                readable(spool_dir, environment),
+                READING,
+            ))?;
         // The input, which may lie anywhere, is known by its file.
         let input = rustix::stdio::stdin();
         let is_file = |mode| FileType::from_raw_mode(mode) == FileType::RegularFile;
@@ -87,18 +96,40 @@ pub(super) fn restrict(spool_dir: Option<&Path>) -> Result<bool> {
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
-fn readable(spool_dir: Option<&Path>) -> BTreeSet<PathBuf> {
+fn readable(spool_dir: Option<&Path>, environment: &[(String, String)]) -> BTreeSet<PathBuf> {
+    let values = |names: &'static [&'static str]| {
+        environment
+            .iter()
+            .filter(move |(name, _)| names.contains(&name.as_str()))
+            .map(|(_, value)| value)
+    };
     let mut paths: BTreeSet<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
     paths.extend(spool_dir.map(Path::to_path_buf));
-    for list in FOLDERS.iter().filter_map(env::var_os) {
-        paths.extend(env::split_paths(&list).filter(|folder| folder.is_absolute()));
+    for list in values(FOLDERS) {
+        paths.extend(env::split_paths(list));
     }
-    paths.extend(REGISTRIES.iter().filter_map(env::var_os).map(PathBuf::from));
-    for folder in [glib::user_cache_dir(), glib::user_data_dir()] {
-        paths.insert(folder.join("gstreamer-1.0"));
+    paths.extend(values(SCANNERS).map(PathBuf::from));
+    let registries = values(REGISTRIES).filter_map(|file| Path::new(file).parent());
+    let own = glib::user_cache_dir().join("gstreamer-1.0");
+    for folder in registries.chain([own.as_path()]) {
+        // GStreamer would make it later, when there can be no rule for it any more.
+        let _ = fs::create_dir_all(folder);
+        paths.insert(folder.to_path_buf());
     }
+    paths.insert(glib::user_data_dir().join("gstreamer-1.0"));
+    paths.extend(folders_of_the_loader());
     paths.extend(folders_of_libraries());
+    paths.retain(|path| path.is_absolute());
     paths
+}
+
+/// Folders that the system's loader looks through.
+fn folders_of_the_loader() -> BTreeSet<PathBuf> {
+    let files = fs::read_dir(LOADER_FOLDERS).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| fs::read_to_string(file.path()).ok())
+        .flat_map(|text| text.lines().map(PathBuf::from).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Folders of the libraries that this process has loaded, wherever the system has them; of the program itself
@@ -126,19 +157,25 @@ pub(super) fn faults() -> Vec<&'static str> {
     let server = rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid);
     let environment = format!("/proc/{server}/environ");
     let memory = format!("/proc/{server}/mem");
+    // On some systems it lies in a folder of libraries.
+    let settings = fs::canonicalize("/etc/group").unwrap_or_default();
+    let settings = settings.starts_with("/etc").then_some(settings);
     [
-        ("read the server's environment", environment.as_str()),
-        ("read the server's memory", memory.as_str()),
-        ("read the system's settings", "/etc/group"),
+        ("read the server's environment", Some(environment.into())),
+        ("read the server's memory", Some(memory.into())),
+        ("read the system's settings", settings),
     ]
     .into_iter()
-    .filter(|(_, path)| fs::File::open(path).is_ok())
+    .filter(|(_, path)| {
+        path.as_ref()
+            .is_some_and(|path| fs::File::open(path).is_ok())
+    })
     .map(|(what, _)| what)
     .collect()
 }
 
-/// Takes the privileges of a root process from this thread, and from those that it starts, but for reading and
-/// spooling as root would.
+/// Takes the privileges of a root process from this thread, and from those that it starts, but for those to read and
+/// write files: an input or a folder of spools may be another user's.
 pub(super) fn drop_privileges() -> Result<()> {
     let cannot = || "a decoder process cannot drop its privileges".to_owned();
     let kept = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;

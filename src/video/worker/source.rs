@@ -39,10 +39,7 @@ pub(crate) struct RemoteSource {
     cancel: CancellationToken,
     /// What the user calls it, where it is a file.
     path: Option<String>,
-    /// Frames taken that the process does not know of yet.
-    taken: u32,
-    /// Frames that it may give ahead.
-    ahead: u32,
+    window: Window,
     /// Gaps since the last frame.
     gaps: u32,
     /// The last frame.
@@ -54,12 +51,39 @@ pub(crate) struct RemoteSource {
 /// Gaps that may come one after another: a decoder tells of one before a frame, and of one at the end.
 const GAPS_TOGETHER: u32 = 2;
 
-/// Frames of so many bytes that a process may give ahead.
-fn ahead(frame_bytes: usize) -> u32 {
-    let fit = WORKER_FRAMES_AHEAD_BYTES / frame_bytes.max(1);
-    u32::try_from(fit)
-        .unwrap_or(u32::MAX)
-        .clamp(WORKER_FRAMES_AHEAD, WORKER_FRAMES_AHEAD_MAX)
+/// How far a process may go ahead: as far as that takes little memory, and it is told of it seldom.
+struct Window {
+    /// Frames that it may give and that were not taken yet, with those of `taken`.
+    ahead: u32,
+    /// Frames taken that it does not know of yet.
+    taken: u32,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window {
+            ahead: WORKER_FRAMES_AHEAD,
+            taken: 0,
+        }
+    }
+}
+
+impl Window {
+    /// A frame of so many bytes is taken; how many more the process may give now.
+    fn frame(&mut self, bytes: usize) -> u32 {
+        self.taken += 1;
+        let fit = u32::try_from(WORKER_FRAMES_AHEAD_BYTES / bytes.max(1)).unwrap_or(u32::MAX);
+        let ahead = fit.clamp(WORKER_FRAMES_AHEAD, WORKER_FRAMES_AHEAD_MAX);
+        let more = ahead.saturating_sub(self.ahead);
+        // Where frames have grown, those that were taken are not replaced.
+        let less = self.ahead.saturating_sub(ahead).min(self.taken);
+        self.taken -= less;
+        self.ahead = self.ahead + more - less;
+        if more == 0 && self.taken * 2 < self.ahead {
+            return 0;
+        }
+        std::mem::take(&mut self.taken) + more
+    }
 }
 
 enum End {
@@ -105,8 +129,7 @@ impl RemoteSource {
             feeder,
             cancel,
             path,
-            taken: 0,
-            ahead: WORKER_FRAMES_AHEAD,
+            window: Window::default(),
             gaps: 0,
             last: None,
             opened: false,
@@ -173,8 +196,10 @@ impl RemoteSource {
             } if self.follows(stamp) => {
                 self.last = Some(stamp);
                 self.gaps = 0;
-                self.taken += 1;
-                self.grant(size_bytes);
+                let more = self.window.frame(size_bytes);
+                if more > 0 {
+                    self.process.send(&ToWorker::More(more), &[]);
+                }
                 let picture = RemotePicture::new(&self.process, picture, size_bytes);
                 Ok(Some(MediaEvent::Frame(Frame {
                     stamp,
@@ -190,17 +215,6 @@ impl RemoteSource {
             _ => Err(self
                 .process
                 .broke_protocol("it gave frames in another order than media has")),
-        }
-    }
-
-    /// Lets the process go on: ahead as far as it takes little memory for it, and told of it seldom.
-    fn grant(&mut self, frame_bytes: usize) {
-        let ahead = ahead(frame_bytes);
-        let more = ahead.saturating_sub(self.ahead);
-        self.ahead = self.ahead.max(ahead);
-        if more > 0 || self.taken * 2 >= self.ahead {
-            let taken = std::mem::take(&mut self.taken);
-            self.process.send(&ToWorker::More(taken + more), &[]);
         }
     }
 
@@ -326,5 +340,39 @@ impl Drop for Feeder {
                 tracing::error!("the thread of an upload panicked");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_goes_ahead_as_far_as_its_frames_fit() {
+        let mut window = Window::default();
+        let mut credit = WORKER_FRAMES_AHEAD;
+        let mut run = |bytes: usize, frames: u32, expected: u32| {
+            let mut told = 0;
+            for _ in 0..frames {
+                // It gives a frame, which is taken.
+                credit = credit.checked_sub(1).expect("it waits for ever");
+                let more = window.frame(bytes);
+                credit += more;
+                told += u32::from(more > 0);
+            }
+            assert_eq!(window.ahead, expected, "{bytes} bytes");
+            assert!(
+                credit + window.taken == expected,
+                "{credit} {}",
+                window.taken
+            );
+            told
+        };
+        let small = run(115_200, 640, WORKER_FRAMES_AHEAD_MAX);
+        assert!(small <= 41, "told {small} times");
+        // 8K after 320 x 240: back to the least.
+        run(50 << 20, 100, WORKER_FRAMES_AHEAD);
+        run(1 << 20, 100, 16);
+        run(0, 100, WORKER_FRAMES_AHEAD_MAX);
     }
 }

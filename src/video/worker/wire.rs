@@ -56,6 +56,8 @@ pub(super) struct Begin {
     pub limits: Limits,
     /// Address space, bytes.
     pub memory_max_bytes: u64,
+    /// What it has of the environment.
+    pub environment: Vec<(String, String)>,
     /// The finest level of log lines that the server would write.
     pub log: Option<Level>,
 }
@@ -230,7 +232,12 @@ impl From<&Error> for Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        let error = Error::new(fault.kind, words::plain(&fault.message));
+        // Nobody cancels anything there.
+        let kind = match fault.kind {
+            Kind::Cancelled => Kind::Internal,
+            kind => kind,
+        };
+        let error = Error::new(kind, words::plain(&fault.message));
         match fault.causes {
             Some(causes) => error.with_source(words::plain(&causes)),
             None => error,

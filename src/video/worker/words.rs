@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write as _},
     io,
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -61,9 +61,31 @@ impl Rate {
     }
 }
 
-/// Lines for a log, at a bounded rate.
-pub(super) fn lines() -> Rate {
-    Rate::new(WORKER_LOG_LINES, WORKER_LOG_PERIOD)
+/// Lines for a log, at a bounded rate; grave ones are counted by themselves.
+#[derive(Debug)]
+pub(super) struct Lines {
+    grave: Rate,
+    others: Rate,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        let rate = || Rate::new(WORKER_LOG_LINES, WORKER_LOG_PERIOD);
+        Lines {
+            grave: rate(),
+            others: rate(),
+        }
+    }
+}
+
+impl Lines {
+    /// One more; whether it may come.
+    pub(super) fn one(&mut self, level: Level) -> bool {
+        match level {
+            Level::Error | Level::Warn => self.grave.one(),
+            Level::Info | Level::Debug | Level::Trace => self.others.one(),
+        }
+    }
 }
 
 impl Level {
@@ -159,30 +181,40 @@ impl Visit for Line {
     }
 }
 
-/// What a process prints on its standard error, which nobody reads before its end: a full pipe takes no more.
-pub(super) struct LastWords(OwnedFd);
+/// The last of what a process prints on its standard error. What does not fit into the pipe between two looks is lost.
+pub(super) struct LastWords {
+    pipe: OwnedFd,
+    said: Mutex<Vec<u8>>,
+}
 
 impl LastWords {
     /// And where the process is to print it.
     pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok((LastWords(ours), theirs))
+        let said = Mutex::default();
+        Ok((LastWords { pipe: ours, said }, theirs))
     }
 
-    /// The last of it, if it said anything.
-    pub(super) fn take(&self) -> Option<String> {
-        let mut said = Vec::new();
+    /// Makes room in the pipe.
+    pub(super) fn listen(&self) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let mut piece = [0; 4096];
-        // Bounded by what a pipe holds, and by a count for one that goes on speaking.
+        // As much as a pipe holds, lest one that goes on speaking is listened to for ever.
         for _ in 0..WORKER_LAST_WORDS_BYTES / piece.len() {
-            match rustix::io::read(&self.0, &mut piece) {
+            match rustix::io::read(&self.pipe, &mut piece) {
                 Ok(n @ 1..) => said.extend_from_slice(piece.get(..n).unwrap_or_default()),
                 _ => break,
             }
         }
-        let from = said.len().saturating_sub(WORKER_TEXT_MAX_BYTES);
-        let text = String::from_utf8_lossy(said.get(from..).unwrap_or_default());
-        Some(plain(&text)).filter(|text| !text.is_empty())
+        let beyond = said.len().saturating_sub(WORKER_TEXT_MAX_BYTES);
+        said.drain(..beyond);
+    }
+
+    /// The last of it, if it said anything.
+    pub(super) fn take(&self) -> Option<String> {
+        self.listen();
+        let said = std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner));
+        Some(plain(&String::from_utf8_lossy(&said))).filter(|text| !text.is_empty())
     }
 }
 
@@ -212,9 +244,11 @@ mod tests {
         let (words, theirs) = LastWords::new().unwrap();
         assert_eq!(words.take(), None);
         while rustix::io::write(&theirs, &[b'x'; 4096]).is_ok() {}
-        drop(words.take());
+        words.listen();
         rustix::io::write(&theirs, b"free(): invalid pointer\n").unwrap();
-        assert_eq!(words.take().unwrap(), "free(): invalid pointer");
+        let last = words.take().unwrap();
+        assert!(last.starts_with("xx") && last.ends_with("xfree(): invalid pointer"));
+        assert!(last.len() < WORKER_TEXT_MAX_BYTES);
         drop(theirs);
         assert_eq!(words.take(), None);
     }
