@@ -9,12 +9,14 @@
 //! ```
 //!
 //! Pictures stay in the process; what crosses, through shared memory, is the model's 448 × 448 pixels of
-//! those that are sampled. The process confines itself before it reads the first byte of media (see [`confine`]).
+//! those that are sampled. The process confines itself before it reads the first byte of media (see [`confine`]
+//! and [`reach`]).
 
 mod board;
 mod child;
 mod confine;
 mod connection;
+mod inbox;
 mod picture;
 mod process;
 mod reach;
@@ -25,6 +27,7 @@ mod words;
 use std::{
     path::PathBuf,
     process::Stdio,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -44,6 +47,11 @@ use crate::{
     error::{Error, Kind, Result},
     limits::{WORKER_MEMORY_BYTES, WORKER_START_MAX, WORKER_START_SLOW},
 };
+
+/// Also where a thread panicked with it: what is behind these locks is whole between any two lines.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// How decoder processes are started.
 #[derive(Clone, Debug, PartialEq, Eq)]

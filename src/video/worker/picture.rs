@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    process::{Process, Ticket},
+    inbox::Ticket,
+    process::Process,
     wire::{Answer, Fault},
 };
 use crate::{
