@@ -22,7 +22,7 @@ use std::{
 use headhunt::{
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     media::{MediaEvent, MediaSource},
-    model::pixels::resize_bicubic,
+    model::pixels::{resize_bicubic, resize_bicubic_into},
     pipeline::{
         options::PictureOptions,
         prepare::{Preparation, PrepareOptions, Prepared},
@@ -89,7 +89,7 @@ fn prepare(file: &Path) -> u64 {
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: SIDE as usize,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     let cancel = CancellationToken::new();

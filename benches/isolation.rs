@@ -20,24 +20,42 @@ use std::{
 
 use headhunt::{
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
-    model::pixels::resize_bicubic,
+    model::pixels::resize_bicubic_into,
     pipeline::{
         options::PictureOptions,
         prepare::{Preparation, PrepareOptions, Prepared},
     },
     segment::SegmentRule,
-    video::{self, Input, VideoLimits, worker::Workers},
+    video::{
+        self, Input, VideoLimits,
+        worker::{ForkServer, Workers},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
-/// Of this process and the children that it has waited for, seconds, in hundredths.
+/// Of this process, its children and those that they have waited for, seconds, in hundredths.
 fn cpu() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-    let ticks: u64 = fields
-        .skip(11)
-        .take(4)
-        .map(|n| n.parse::<u64>().unwrap())
+    let own = std::process::id();
+    let ticks: u64 = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let process = entry.ok()?.path();
+            process.file_name()?.to_str()?.parse::<u32>().ok()?;
+            fs::read_to_string(process.join("stat")).ok()
+        })
+        .map(|stat| {
+            let (before, fields) = stat.rsplit_once(')').unwrap();
+            let pid: u32 = before.split_whitespace().next().unwrap().parse().unwrap();
+            let fields: Vec<&str> = fields.split_whitespace().collect();
+            let parent: u32 = fields[1].parse().unwrap();
+            // utime, stime, cutime, cstime
+            let ticks = fields[11..15].iter().map(|n| n.parse::<u64>().unwrap());
+            if pid == own || parent == own {
+                ticks.sum()
+            } else {
+                0
+            }
+        })
         .sum();
     ticks as f64 / 100.0
 }
@@ -52,7 +70,7 @@ fn prepare(file: &Path, workers: Option<Workers>) -> u64 {
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: 448,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     let cancel = CancellationToken::new();
@@ -100,6 +118,7 @@ fn main() {
     let streams = std::thread::available_parallelism().unwrap().get();
     let workers = Workers {
         program: env!("CARGO_BIN_EXE_headhunt").into(),
+        forks: (std::env::var_os("NO_FORKS").is_none()).then(ForkServer::default),
         ..Workers::of_this_program()
     };
     if let Some(alone) = args.next() {

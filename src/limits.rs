@@ -880,18 +880,24 @@ pub const WORKER_FRAMES_AHEAD_MAX: u32 = 32;
 /// See [`WORKER_FRAMES_AHEAD_MAX`].
 pub const WORKER_FRAMES_AHEAD_BYTES: usize = 16 << 20;
 
-/// Frames decoded within so long of the first of them are told together.
-pub const WORKER_GATHER_TIME: Duration = Duration::from_millis(2);
+/// Frames decoded, and pictures made, within so long of the first of them are told together.
+pub const WORKER_GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// Bytes of messages that wait for that at most, and one message.
 pub const WORKER_GATHER_MAX_BYTES: usize = 16 << 10;
 
 /// Pictures that a decoder process may be reducing, or have reduced and not yet given, for one stream.
 /// Each has 602 kB of shared memory.
-pub const WORKER_PICTURES_AHEAD: u32 = 4;
+pub const WORKER_PICTURES_AHEAD: usize = 4;
+
+/// The same for small pictures, which go as they are: as many as have [`WORKER_PICTURES_AHEAD_BYTES`] together.
+pub const WORKER_PICTURES_AHEAD_MAX: usize = 16;
+
+/// See [`WORKER_PICTURES_AHEAD_MAX`]; as decoded.
+pub const WORKER_PICTURES_AHEAD_BYTES: usize = 2 << 20;
 
 /// Memory that a decoder process shares with its server, bytes: [`WORKER_PICTURES_AHEAD`] pictures of up to
-/// 1024 × 1024 pixels. Larger ones go another way.
+/// 1024 × 1024 pixels, or [`WORKER_PICTURES_AHEAD_MAX`] of the model's. Larger ones go another way.
 pub const WORKER_SHARED_BYTES: u64 = WORKER_PICTURES_AHEAD as u64 * (3 << 20);
 
 /// Events of one frame at most: a gap before it, what was opened, itself, and the end.
@@ -943,6 +949,12 @@ pub const WORKER_START_MAX: Duration = Duration::from_secs(60);
 
 /// A start that takes longer is told: the list of plugins cannot be written.
 pub const WORKER_START_SLOW: Duration = Duration::from_secs(1);
+
+/// Longest wait for a process of the fork server, which takes a millisecond.
+pub const WORKER_FORK_MAX: Duration = Duration::from_secs(10);
+
+/// How long there is no fork server after one was lost or could not be started; decoder processes are started one by one.
+pub const FORK_SERVER_RETRY: Duration = Duration::from_secs(60);
 
 /// CPU time that a decoder process may use without an event, seconds; then the kernel ends it.
 pub const WORKER_CPU_SECONDS: u64 = 600;

@@ -112,16 +112,16 @@ pub trait Picture: Send + Sync {
     /// Memory it holds, bytes.
     fn size_bytes(&self) -> usize;
 
-    /// Says that [`reduced`](Self::reduced) will be asked for the same soon; others may be asked between.
+    /// Says that [`fetch`](Self::fetch) will be asked for the same soon; others may be asked between.
     fn will_reduce(&self, how: &Reduction) {
         let _ = how;
     }
 
-    /// What is wanted of the picture, made where it lies; `None` where it lies here, and
-    /// [`to_rgb`](Self::to_rgb) is as good. A picture in another process is smaller once reduced.
+    /// A picture that lies in another process, in the form in which it is soonest here; `None` where it lies
+    /// here already.
     ///
     /// Fails as [`to_rgb`](Self::to_rgb).
-    fn reduced(&self, how: &Reduction) -> Option<Result<Reduced>> {
+    fn fetch(&self, how: &Reduction) -> Option<Result<Fetched>> {
         let _ = how;
         None
     }
@@ -138,10 +138,18 @@ pub struct Reduction {
     pub snapshot: Option<SnapshotRules>,
 }
 
+impl Reduction {
+    /// Of the model's picture.
+    pub fn bytes(&self) -> usize {
+        let side = self.side as usize;
+        side.saturating_mul(side).saturating_mul(3)
+    }
+}
+
 /// What was made of a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reduced<P = Arc<[u8]>> {
-    /// The model's picture: `side * side * 3` bytes, RGB.
+    /// The model's picture: `side * side * 3` bytes, RGB; nothing where they were put where they are wanted.
     pub pixels: P,
     /// Width and height of the upright picture, pixels.
     pub upright: (u32, u32),
@@ -149,8 +157,17 @@ pub struct Reduced<P = Arc<[u8]>> {
     pub jpeg: Option<Arc<[u8]>>,
 }
 
-/// Reduces a picture that lies here.
-pub type Reduce = Box<dyn Fn(&dyn Picture, &Reduction) -> Result<Reduced<Vec<u8>>> + Send + Sync>;
+/// A picture of another process.
+pub enum Fetched {
+    /// Large ones are smaller once reduced.
+    Reduced(Reduced),
+    /// Others are smaller as they are.
+    Whole(Box<dyn Picture>),
+}
+
+/// Reduces a picture that lies here; the pixels go into the slice, which is `side * side * 3` bytes.
+pub type Reduce =
+    Box<dyn Fn(&dyn Picture, &Reduction, &mut [u8]) -> Result<Reduced<()>> + Send + Sync>;
 
 /// What pictures for people keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ use headhunt::{
     video::{
         VideoLimits,
         camera::{Camera, CameraOptions, Identity, Login, LoginMethod, PacketLoss},
-        worker::Workers,
+        worker::{ForkServer, Workers},
     },
 };
 use tokio::{runtime::Handle, task::JoinSet, time::timeout};
@@ -52,6 +52,7 @@ async fn server() -> Arc<TestServer> {
         limits: VideoLimits {
             workers: Some(Workers {
                 program: env!("CARGO_BIN_EXE_headhunt").into(),
+                forks: Some(ForkServer::default()),
                 ..Workers::of_this_program()
             }),
             ..VideoLimits::default()

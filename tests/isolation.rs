@@ -16,21 +16,24 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
     process::Command,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use headhunt::{
     error::{Error, Kind, Result},
     media::{Frame, MediaEvent, MediaSource},
-    model::pixels::resize_bicubic,
+    model::pixels::resize_bicubic_into,
     pipeline::{
         options::PictureOptions,
         prepare::{Preparation, PrepareOptions, Prepared, PreparedSegment},
         snapshot::SnapshotRules,
     },
     segment::SegmentRule,
-    video::{Input, VideoLimits, open, worker::Workers},
+    video::{
+        Input, VideoLimits, open,
+        worker::{ForkServer, Workers},
+    },
 };
 use tokio_util::sync::CancellationToken;
 use video_support::{Chunks, Clip, Then, drain, folder};
@@ -49,8 +52,10 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn workers() -> Workers {
+    static FORKS: LazyLock<ForkServer> = LazyLock::new(ForkServer::default);
     Workers {
         program: BINARY.into(),
+        forks: Some(FORKS.clone()),
         ..Workers::of_this_program()
     }
 }
@@ -63,30 +68,54 @@ fn limits() -> VideoLimits {
     }
 }
 
-/// Decoder processes of a process, dead ones that nobody has waited for among them.
+/// What runs under a name.
+struct Running {
+    pid: u32,
+    parent: u32,
+    name: String,
+    zombie: bool,
+}
+
+fn processes() -> Vec<Running> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let (before, behind) = stat.rsplit_once(')').unwrap();
+            let mut fields = behind.split_whitespace();
+            Some(Running {
+                pid,
+                name: before.split_once('(').unwrap().1.to_owned(),
+                zombie: fields.next() == Some("Z"),
+                parent: fields.next().unwrap().parse().unwrap(),
+            })
+        })
+        .collect()
+}
+
+fn fork_servers(of: u32, among: &[Running]) -> Vec<u32> {
+    let of_it = among
+        .iter()
+        .filter(|p| p.parent == of && p.name == "headhunt-forks");
+    of_it.map(|p| p.pid).collect()
+}
+
+/// Decoder processes of a process and of its fork servers, dead ones that nobody has waited for among them.
 fn decoders(of: u32) -> Vec<u32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
-            continue;
-        };
-        let behind_name = stat.rsplit_once(')').unwrap().1;
-        let parent: u32 = behind_name
-            .split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
-        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let zombie = behind_name.trim_start().starts_with('Z');
-        if parent == of && (zombie || command.windows(13).any(|piece| piece == b"decode-worker")) {
-            found.push(pid);
-        }
-    }
-    found
+    let all = processes();
+    let forks = fork_servers(of, &all);
+    all.iter()
+        .filter(|p| p.parent == of || forks.contains(&p.parent))
+        .filter(|p| !forks.contains(&p.pid))
+        .filter(|p| p.zombie || is_decoder(p.pid))
+        .map(|p| p.pid)
+        .collect()
+}
+
+fn is_decoder(pid: u32) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.windows(13).any(|piece| piece == b"decode-worker")
 }
 
 fn mine() -> Vec<u32> {
@@ -278,7 +307,7 @@ fn prepared(path: &Path, workers: Option<Workers>) -> Vec<PreparedSegment> {
         rule: SegmentRule::Frames(48),
         frames_per_segment: 16,
         image_side: 448,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures,
     };
     let cancel = CancellationToken::new();
@@ -297,8 +326,9 @@ fn prepared(path: &Path, workers: Option<Workers>) -> Vec<PreparedSegment> {
 #[test]
 fn pixels_masks_and_snapshots_are_those_of_this_process_to_the_bit() {
     let _alone = alone();
-    // The second so large that pictures are reduced before it is known which are sampled.
-    for (width, height) in [(640, 480), (3840, 2160)] {
+    // The first so small that pictures come as they are, the last so large that they are reduced before it is known
+    // which are sampled.
+    for (width, height) in [(320, 240), (640, 480), (3840, 2160)] {
         let path = Clip::h264("mp4mux").sized(width, height).frames(60).make();
         let here = prepared(&path, None);
         let there = prepared(&path, Some(workers()));
@@ -314,6 +344,52 @@ fn pixels_masks_and_snapshots_are_those_of_this_process_to_the_bit() {
 }
 
 #[test]
+fn a_fork_server_that_is_killed_costs_no_stream() {
+    let _alone = alone();
+    let path = Clip::h264("mp4mux").frames(100).make();
+    // One of its own, whose end no other test sees.
+    let limits = VideoLimits {
+        workers: Some(Workers {
+            forks: Some(ForkServer::default()),
+            ..workers()
+        }),
+        ..limits()
+    };
+    let own = std::process::id();
+    let before = fork_servers(own, &processes());
+    let forks = || {
+        let mut now = fork_servers(own, &processes());
+        now.retain(|pid| !before.contains(pid));
+        now
+    };
+    let opened = || open(Input::File(path.clone()), &limits, CancellationToken::new()).unwrap();
+    let parent = |pid: u32| {
+        let all = processes();
+        all.iter().find(|p| p.pid == pid).unwrap().parent
+    };
+
+    let mut first = opened();
+    frame(&mut *first);
+    let server = match forks()[..] {
+        [server] => server,
+        ref other => panic!("{} fork servers", other.len()),
+    };
+    assert_eq!(parent(mine()[0]), server);
+    signal("KILL", server);
+    // What it forked goes on to the end, and what comes next needs none.
+    let mut frames = 1;
+    let mut second = opened();
+    while let Some(event) = second.next_event().unwrap() {
+        frames += u64::from(matches!(event, MediaEvent::Frame(_)));
+    }
+    assert_eq!(frames, 101);
+    assert_eq!(parent(mine()[0]), own, "it has another parent");
+    while first.next_event().unwrap().is_some() {}
+    drop((first, second));
+    assert_eq!(mine(), NONE);
+}
+
+#[test]
 fn pictures_of_a_segment_that_died_are_a_gap_and_the_source_says_what_follows() {
     let _alone = alone();
     let path = Clip::h264("mp4mux").frames(300).make();
@@ -322,7 +398,7 @@ fn pictures_of_a_segment_that_died_are_a_gap_and_the_source_says_what_follows() 
         rule: SegmentRule::Frames(48),
         frames_per_segment: 16,
         image_side: 448,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     let cancel = CancellationToken::new();

@@ -565,12 +565,13 @@ async fn a_slow_client_does_not_hold_the_queue() {
 // --- preparation alone
 
 fn grey_resize(calls: Arc<Mutex<usize>>) -> Resize {
-    Arc::new(move |rgb: &dyn RgbRows, side| {
+    Arc::new(move |rgb: &dyn RgbRows, side, pixels: &mut [u8]| {
         *calls.lock().unwrap() += 1;
         assert_eq!(side as usize, SIDE);
         let mut data = Vec::new();
         rgb.rows(&mut |rows| data.extend_from_slice(rows))?;
-        Ok(data)
+        pixels.copy_from_slice(&data);
+        Ok(())
     })
 }
 

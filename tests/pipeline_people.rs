@@ -19,7 +19,7 @@ use headhunt::{
         Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime, Picture,
         RgbImage,
     },
-    model::pixels::resize_bicubic,
+    model::pixels::resize_bicubic_into,
     pipeline::{
         detect::{DetectOptions, Detection, run},
         event::{DetectEvent, SegmentScores, Stage, Summary},
@@ -438,7 +438,7 @@ fn prepare(film: Film, pictures: PictureOptions) -> Vec<PreparedSegment> {
         rule: SegmentRule::Frames(N as u32),
         frames_per_segment: 2,
         image_side: SIDE,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures,
     };
     let open: OpenSource = Box::new(move || Ok(Box::new(film) as Box<dyn MediaSource>));
@@ -485,7 +485,7 @@ fn under_the_seconds_rule_too() {
         rule: SegmentRule::Seconds(1.2),
         frames_per_segment: 2,
         image_side: SIDE,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     let film = film(segments([60, 60]));

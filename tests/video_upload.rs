@@ -84,8 +84,15 @@ fn frames_come_while_the_upload_goes_on() {
             "{muxer}: {at_first} of {total} bytes were taken before the first frame"
         );
         // A consumer that does not ask holds the upload back, once the frames ahead of it are there.
-        std::thread::sleep(Duration::from_millis(500));
-        let settled = taken.load(Ordering::SeqCst);
+        let mut settled = 0;
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = taken.load(Ordering::SeqCst);
+            if now == settled {
+                break;
+            }
+            settled = now;
+        }
         assert!(settled < total * 3 / 4, "{muxer}: {settled} of {total}");
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(taken.load(Ordering::SeqCst), settled, "{muxer}");

@@ -11,7 +11,7 @@ use crate::{
     error::{Kind, Result, ResultExt},
     hunt::HuntOptions,
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
-    model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
+    model::{pixels::resize_bicubic_into, prompt::DEFAULT_PROMPTS},
     pipeline::{
         ablate::{AblateOptions, QUESTION, Recorder, ablate, extract, split},
         labelled::{Extraction, SamplingUnit},
@@ -109,7 +109,7 @@ pub fn run(args: Args) -> Result<()> {
         rule,
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: model.info().image_side,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     let recorder = Recorder::new(model, options.question.clone())?;

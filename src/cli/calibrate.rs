@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     hunt::{HuntOptions, file::write_atomically},
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
-    model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
+    model::{pixels::resize_bicubic_into, prompt::DEFAULT_PROMPTS},
     pipeline::{
         calibrate::{
             CalibrateOptions, CalibrateStage, Calibration, NormalFit, NormalOptions, calibrate,
@@ -195,7 +195,7 @@ pub fn run(args: Args) -> Result<()> {
         rule: options.rule,
         frames_per_segment: options.frames_per_segment,
         image_side: info.image_side,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     let progress = Progress::new("extract");

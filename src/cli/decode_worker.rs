@@ -14,6 +14,9 @@ pub struct Args {
     /// Say whether such a process can be confined here, and end
     #[arg(long)]
     check: bool,
+    /// Load what such a process needs, and fork one whenever the server asks
+    #[arg(long, hide = true, conflicts_with = "check")]
+    fork_server: bool,
 }
 
 /// Serves the server that started it; see [`worker`].
@@ -35,6 +38,9 @@ pub fn run(args: Args) -> Result<()> {
                 ", but it can read every file that this user can: Landlock is not to be had here"
             }
         );
+        return Ok(());
+    }
+    if args.fork_server && worker::serve_forks()? == worker::Turn::Over {
         return Ok(());
     }
     let stream = worker::take()?;

@@ -8,7 +8,7 @@ use crate::{
     engine::probe::{HeadProbe, ProbeInfo},
     error::{Error, Kind, Result, ResultExt},
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
-    model::{pixels::resize_bicubic, prompt::DEFAULT_PROMPTS},
+    model::{pixels::resize_bicubic_into, prompt::DEFAULT_PROMPTS},
     pipeline::{
         labelled::{self, Extraction, LabelledVideo, SamplingUnit},
         offline,
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> Result<()> {
         },
         frames_per_segment: args.frames_per_segment,
         image_side: model.info().image_side,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     prepare.rule.validate()?;

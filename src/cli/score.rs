@@ -10,7 +10,7 @@ use crate::{
     engine::probe::HeadProbe,
     error::Result,
     eval::counts::FrameCounts,
-    model::pixels::resize_bicubic,
+    model::pixels::resize_bicubic_into,
     pipeline::scoring::{Meta, ScoreFile, Scoring, Shard, VideoList},
     profile::Profile,
 };
@@ -98,7 +98,7 @@ pub fn run(args: Args) -> Result<()> {
         probe: &model,
         profile: &profile,
         open: open_video,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         cancel: &cancel,
     };
     let progress = Progress::new("score");

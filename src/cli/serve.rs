@@ -370,7 +370,12 @@ fn decoder(
     environment: &Environment,
     runtime: &Handle,
 ) -> Result<Arc<dyn OpenMedia>> {
-    use crate::{config::Isolation, net, rtsp, video::worker::Workers, web};
+    use crate::{
+        config::Isolation,
+        net, rtsp,
+        video::worker::{ForkServer, Workers},
+        web,
+    };
     let set = &settings.video;
     let cameras = &settings.cameras;
     let defaults = crate::video::VideoLimits::default();
@@ -391,6 +396,7 @@ fn decoder(
         workers: (set.isolation == Isolation::Process).then(|| Workers {
             memory_max_bytes: set.decoder_memory_max_bytes,
             environment: environment.for_decoders(),
+            forks: Some(ForkServer::default()),
             ..Workers::of_this_program()
         }),
     };

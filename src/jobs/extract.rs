@@ -14,7 +14,7 @@ use crate::{
     library::{FeatureKey, Kept, KeptWriter, Library, Unit},
     limits,
     media::MediaTime,
-    model::pixels::resize_bicubic,
+    model::pixels::resize_bicubic_into,
     pipeline::{labelled::LabelledVideo, options::PictureOptions, prepare::PrepareOptions},
     score::locate::SegmentSpan,
     segment::SegmentRule,
@@ -134,7 +134,7 @@ impl Extractor<'_> {
             rule: self.rule,
             frames_per_segment: self.frames_per_sample,
             image_side: self.engine.info().image_side,
-            resize: Arc::new(resize_bicubic),
+            resize: Arc::new(resize_bicubic_into),
             pictures: PictureOptions::default(),
         };
         let mut run = Run {

@@ -33,28 +33,56 @@ pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// `InvalidArgument` where a size is zero or above [`FRAME_MAX_SIDE`], or where the rows are not
 /// `width * height * 3` bytes; those of the picture.
 pub fn resize_bicubic(rgb: &dyn RgbRows, side: u32) -> Result<Vec<u8>> {
+    check(rgb.size(), (side, side))?;
+    let mut pixels = vec![0; bytes((side, side))];
+    resize_bicubic_into(rgb, side, &mut pixels)?;
+    Ok(pixels)
+}
+
+/// As [`resize_bicubic`], into `pixels`, which must be `side * side * 3` bytes.
+///
+/// # Errors
+/// As [`resize_bicubic`]; what is in `pixels` then is of no use.
+pub fn resize_bicubic_into(rgb: &dyn RgbRows, side: u32, pixels: &mut [u8]) -> Result<()> {
     let size = rgb.size();
     check(size, (side, side))?;
+    if pixels.len() != bytes((side, side)) {
+        return Err(Error::internal(format!(
+            "{side}x{side} RGB pixels do not go into {} bytes",
+            pixels.len()
+        )));
+    }
     let (width, height, side) = (size.0 as usize, size.1 as usize, side as usize);
 
     // Like Pillow, a pass that would keep its size is left out.
     match (width == side, height == side) {
-        (true, true) => whole(rgb),
-        (true, false) => Ok(bicubic::vertical(&whole(rgb)?, side, &axis(height, side))),
-        (false, true) => narrowed(rgb, side),
+        (true, true) => {
+            let mut rest = pixels;
+            each(rgb, &mut |rows| {
+                let (now, later) = std::mem::take(&mut rest).split_at_mut(rows.len());
+                now.copy_from_slice(rows);
+                rest = later;
+            })?;
+        }
+        (true, false) => bicubic::vertical(&whole(rgb)?, side, &axis(height, side), pixels),
+        (false, true) => narrowed(rgb, side, pixels)?,
         (false, false) => {
             let down = axis(height, side);
             if vertical_first(width, height, side) {
-                let low = bicubic::vertical(&whole(rgb)?, width, &down);
+                let mut low = vec![0; side * width * 3];
+                bicubic::vertical(&whole(rgb)?, width, &down, &mut low);
                 let across = axis(width, side);
-                let mut narrow = bicubic::Horizontal::new(side, &across);
+                let mut narrow = bicubic::Horizontal::new(&across, pixels);
                 narrow.push(&low);
-                Ok(narrow.finish())
+                narrow.finish();
             } else {
-                Ok(bicubic::vertical(&narrowed(rgb, side)?, side, &down))
+                let mut narrow = vec![0; height * side * 3];
+                narrowed(rgb, side, &mut narrow)?;
+                bicubic::vertical(&narrow, side, &down, pixels);
             }
         }
     }
+    Ok(())
 }
 
 /// The rows in one piece.
@@ -64,13 +92,13 @@ fn whole(rgb: &dyn RgbRows) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-/// The rows resized to `width` pixels.
-fn narrowed(rgb: &dyn RgbRows, width: usize) -> Result<Vec<u8>> {
-    let (from, rows) = rgb.size();
-    let across = axis(from as usize, width);
-    let mut narrow = bicubic::Horizontal::new(rows as usize, &across);
+/// The rows resized to `width` pixels, as many as the picture has.
+fn narrowed(rgb: &dyn RgbRows, width: usize, out: &mut [u8]) -> Result<()> {
+    let across = axis(rgb.size().0 as usize, width);
+    let mut narrow = bicubic::Horizontal::new(&across, out);
     each(rgb, &mut |rows| narrow.push(rows))?;
-    Ok(narrow.finish())
+    narrow.finish();
+    Ok(())
 }
 
 /// Takes the rows, which must be as many as the size says.
@@ -104,11 +132,14 @@ fn bytes((width, height): (u32, u32)) -> usize {
 pub fn resize_to(rgb: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     check(rgb.size(), (width, height))?;
     let down = axis(rgb.height as usize, height as usize);
-    let narrow = narrowed(rgb, width as usize)?;
+    let mut narrow = vec![0; bytes((width, rgb.height))];
+    narrowed(rgb, width as usize, &mut narrow)?;
+    let mut data = vec![0; bytes((width, height))];
+    bicubic::vertical(&narrow, width as usize, &down, &mut data);
     Ok(RgbImage {
         width,
         height,
-        data: bicubic::vertical(&narrow, width as usize, &down),
+        data,
     })
 }
 

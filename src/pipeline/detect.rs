@@ -28,7 +28,7 @@ use crate::{
     head::HeadFeatures,
     limits::OUTSTANDING_SEGMENTS_MAX,
     media::{FrameStamp, Gap, MediaInfo, SourceState},
-    model::pixels::resize_bicubic,
+    model::pixels::resize_bicubic_into,
     profile::Profile,
     score::{
         Scorer,
@@ -102,7 +102,7 @@ pub async fn run(
         rule: detection.profile.segment,
         frames_per_segment: detection.profile.frames_per_segment,
         image_side: engine.info().image_side,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: detection.options.pictures.clone(),
     };
     let mut preparation = Preparation::start(source, options, cancel.clone())?;

@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Kind, Result, ResultExt},
     limits::{
         DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES, WORKER_PICTURES_AHEAD,
+        WORKER_PICTURES_AHEAD_BYTES, WORKER_PICTURES_AHEAD_MAX,
     },
     media::{
         Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbRows, SourceState,
@@ -38,8 +39,8 @@ use crate::{
 
 use super::{options::PictureOptions, reduce::Reducer, sample::Sample, snapshot::Snapshot};
 
-/// Resizes a picture to a square of so many pixels: `side * side * 3` bytes, RGB.
-pub type Resize = Arc<dyn Fn(&dyn RgbRows, u32) -> Result<Vec<u8>> + Send + Sync>;
+/// Resizes a picture to a square of so many pixels: `side * side * 3` bytes, RGB, which it gets to fill.
+pub type Resize = Arc<dyn Fn(&dyn RgbRows, u32, &mut [u8]) -> Result<()> + Send + Sync>;
 
 /// Opens a source; called on the decode thread, since opening may block.
 pub type OpenSource = Box<dyn FnOnce() -> Result<Box<dyn MediaSource>> + Send>;
@@ -456,14 +457,16 @@ impl Preparer {
         let mut frames: Vec<Arc<[u8]>> = Vec::with_capacity(segment.samples.len());
         let mut snapshot = None;
         let mut last = None;
+        let first = segment.samples.first();
+        let together = first.map_or(0, |sample| {
+            let fit = WORKER_PICTURES_AHEAD_BYTES / sample.raw_bytes().max(1);
+            fit.clamp(WORKER_PICTURES_AHEAD, WORKER_PICTURES_AHEAD_MAX)
+        });
         let mut ahead = segment.samples.iter().zip(&segment.sample_offsets);
         let ask = |(sample, offset): (&Sample, &usize)| {
             sample.ahead(&self.reducer, middle == Some(*offset));
         };
-        ahead
-            .by_ref()
-            .take(WORKER_PICTURES_AHEAD as usize)
-            .for_each(ask);
+        ahead.by_ref().take(together).for_each(ask);
         for (sample, offset) in segment.samples.iter().zip(&segment.sample_offsets) {
             if last == Some(*offset) {
                 frames.extend(frames.last().cloned());

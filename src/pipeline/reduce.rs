@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
     error::{Error, Result},
-    media::{Picture, Reduce, Reduced, Reduction, RgbImage},
-    model::pixels::resize_bicubic,
+    media::{Fetched, Picture, Reduce, Reduced, Reduction, RgbImage},
+    model::pixels::resize_bicubic_into,
     segment::mask::Masks,
 };
 
@@ -58,25 +58,31 @@ impl Reducer {
     /// The picture for the model and, if `shown` and asked for, for people.
     pub fn of(&self, picture: &dyn Picture, shown: bool) -> Result<Reduced> {
         let how = if shown { &self.shown } else { &self.plain };
-        let reduced = match picture.reduced(how) {
-            Some(reduced) => reduced?,
-            None => {
-                let reduced = reduce(picture, how, &self.masks, &self.resize)?;
-                Reduced {
-                    pixels: reduced.pixels.into(),
-                    upright: reduced.upright,
-                    jpeg: reduced.jpeg,
-                }
-            }
+        let reduced = match picture.fetch(how).transpose()? {
+            Some(Fetched::Reduced(reduced)) => reduced,
+            Some(Fetched::Whole(picture)) => self.here(&*picture, how)?,
+            None => self.here(picture, how)?,
         };
-        let expected = how.side as usize * how.side as usize * 3;
+        let expected = how.bytes();
         if reduced.pixels.len() != expected {
             return Err(Error::internal(format!(
-                "the resizer made {} bytes of a picture, not {expected}",
+                "a picture was reduced to {} bytes, not {expected}",
                 reduced.pixels.len()
             )));
         }
         Ok(reduced)
+    }
+
+    fn here(&self, picture: &dyn Picture, how: &Reduction) -> Result<Reduced> {
+        let mut pixels: Arc<[u8]> = std::iter::repeat_n(0, how.bytes()).collect();
+        // Nobody else has it yet.
+        let place = Arc::get_mut(&mut pixels).unwrap_or_default();
+        let reduced = reduce(picture, how, &self.masks, &self.resize, place)?;
+        Ok(Reduced {
+            pixels,
+            upright: reduced.upright,
+            jpeg: reduced.jpeg,
+        })
     }
 
     /// A JPEG of a picture that was reduced before it was known that it would be shown.
@@ -98,14 +104,16 @@ fn reduce(
     how: &Reduction,
     masks: &Masks,
     resize: &Resize,
-) -> Result<Reduced<Vec<u8>>> {
+    pixels: &mut [u8],
+) -> Result<Reduced<()>> {
     // For the model alone, the whole picture in RGB need never be.
     if let Some(rows) = picture.as_rows()
         && masks.is_empty()
         && how.snapshot.is_none()
     {
+        resize(rows, how.side, pixels)?;
         return Ok(Reduced {
-            pixels: resize(rows, how.side)?,
+            pixels: (),
             upright: rows.size(),
             jpeg: None,
         });
@@ -115,8 +123,9 @@ fn reduce(
         masks.apply(&mut rgb)?;
     }
     let upright = (rgb.width, rgb.height);
+    resize(&rgb, how.side, pixels)?;
     Ok(Reduced {
-        pixels: resize(&rgb, how.side)?,
+        pixels: (),
         upright,
         jpeg: match &how.snapshot {
             Some(rules) => snapshot::jpeg(&rgb, upright, rules)?,
@@ -127,10 +136,10 @@ fn reduce(
 
 /// What a decoder process reduces its pictures with: the same, with the resizer of [`detect`](super::detect).
 pub fn for_decoder() -> Reduce {
-    let resize: Resize = Arc::new(resize_bicubic);
+    let resize: Resize = Arc::new(resize_bicubic_into);
     // Which pixels they are is worked out once for a picture size, so they are kept.
     let last = Mutex::new(Arc::new(Masks::default()));
-    Box::new(move |picture, how| {
+    Box::new(move |picture, how, pixels| {
         let masks = {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             if last.polygons() != how.masks {
@@ -138,6 +147,6 @@ pub fn for_decoder() -> Reduce {
             }
             Arc::clone(&last)
         };
-        reduce(picture, how, &masks, &resize)
+        reduce(picture, how, &masks, &resize, pixels)
     })
 }

@@ -29,6 +29,19 @@ use crate::{
     limits::{DECODED_QUEUE_FRAMES, UPLOAD_QUEUE_BYTES},
 };
 
+/// An element of each plugin that most streams need.
+pub(super) const COMMON: &[&str] = &[
+    "filesrc",
+    "appsrc",
+    "qtdemux",
+    "matroskademux",
+    "tsdemux",
+    "avidemux",
+    "rtph264depay",
+    "h264parse",
+    "avdec_h264",
+];
+
 /// Why a pipeline stopped.
 pub(crate) enum Fault {
     /// The input must not be decoded, or cannot be read: always an error.

@@ -181,6 +181,20 @@ fn open_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Starts GStreamer and loads the libraries that most streams need, so that a process which is forked has them. What is
+/// not installed is told by whoever needs it.
+fn preload() -> Result<()> {
+    use gstreamer::prelude::PluginFeatureExtManual as _;
+    init()?;
+    for factory in graph::COMMON
+        .iter()
+        .filter_map(|name| gstreamer::ElementFactory::find(name))
+    {
+        let _ = factory.load();
+    }
+    Ok(())
+}
+
 /// Starts GStreamer, once per process.
 fn init() -> Result<()> {
     gstreamer::init().or_kind(Kind::FailedPrecondition, || {

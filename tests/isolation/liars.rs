@@ -128,7 +128,7 @@ fn what_a_process_says_is_checked() {
                 (&frame(0, 40_000_000), ""),
                 (LATER, ""),
                 (
-                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":2,"height":1}}}}"#,
+                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":2,"height":1,"laid":false}}}}"#,
                     "RGBRGB",
                 ),
                 (&frame(1, 0), ""),
@@ -143,7 +143,7 @@ fn what_a_process_says_is_checked() {
                 (&frame(0, 0), ""),
                 (LATER, ""),
                 (
-                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":9000,"height":9000}}}}"#,
+                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":9000,"height":9000,"laid":false}}}}"#,
                     "RGB",
                 ),
             ]),
@@ -154,7 +154,7 @@ fn what_a_process_says_is_checked() {
             told(&[
                 (STARTED, ""),
                 (
-                    r#"{"Answer":{"ticket":5,"answer":{"Rgb":{"width":1,"height":1}}}}"#,
+                    r#"{"Answer":{"ticket":5,"answer":{"Rgb":{"width":1,"height":1,"laid":false}}}}"#,
                     "",
                 ),
             ]),

@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{LazyLock, OnceLock},
     time::Duration,
 };
 
@@ -18,7 +18,10 @@ use headhunt::{
     media::{
         ChunkEvent, ChunkSource, FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource, RgbImage,
     },
-    video::{Input, VideoLimits, worker::Workers},
+    video::{
+        Input, VideoLimits,
+        worker::{ForkServer, Workers},
+    },
 };
 use prost::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -319,10 +322,12 @@ pub fn limits() -> VideoLimits {
 
 /// Decoder processes where the same tests run a second time; see `isolated_video.rs`.
 pub fn workers() -> Option<Workers> {
+    static FORKS: LazyLock<ForkServer> = LazyLock::new(ForkServer::default);
     env!("CARGO_CRATE_NAME")
         .starts_with("isolated")
         .then(|| Workers {
             program: env!("CARGO_BIN_EXE_headhunt").into(),
+            forks: Some(FORKS.clone()),
             ..Workers::of_this_program()
         })
 }

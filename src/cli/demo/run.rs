@@ -27,7 +27,7 @@ use crate::{
     model::{
         InternVl, LoadOptions,
         device::DeviceSpec,
-        pixels::resize_bicubic,
+        pixels::resize_bicubic_into,
         prompt::DEFAULT_PROMPTS,
         synthesize::{Dtype, Layout, Preset, synthesize},
     },
@@ -222,7 +222,7 @@ fn features(
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: model.info().image_side,
-        resize: Arc::new(resize_bicubic),
+        resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };
     let progress = Progress::new(what);

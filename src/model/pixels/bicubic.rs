@@ -124,18 +124,19 @@ pub(super) struct Horizontal<'a> {
     /// A block of rows side by side, before and after.
     source: Vec<u8>,
     target: Vec<u8>,
-    out: Vec<u8>,
+    /// Where the next resized rows go.
+    out: &'a mut [u8],
 }
 
 impl<'a> Horizontal<'a> {
-    /// For `rows` rows of `axis.from` pixels.
-    pub fn new(rows: usize, axis: &'a Axis) -> Self {
+    /// For rows of `axis.from` pixels, as many as rows of `axis.to` pixels fit into `out`.
+    pub fn new(axis: &'a Axis, out: &'a mut [u8]) -> Self {
         Horizontal {
             axis,
             waiting: Vec::with_capacity(ROWS * axis.from * 3),
             source: vec![0; axis.from * LANES],
             target: vec![0; axis.to * LANES],
-            out: Vec::with_capacity(rows * axis.to * 3),
+            out,
         }
     }
 
@@ -159,22 +160,20 @@ impl<'a> Horizontal<'a> {
         blocks.for_each(|rows| self.resize(rows));
     }
 
-    /// The resized rows.
-    pub fn finish(mut self) -> Vec<u8> {
+    /// No more rows will come.
+    pub fn finish(mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         if !waiting.is_empty() {
             self.resize(&waiting);
         }
-        self.out
     }
 
     /// A block of rows, or what is left of one.
     fn resize(&mut self, rows_in: &[u8]) {
         let (axis, width) = (self.axis, self.axis.from);
-        let from = self.out.len();
         let rows = rows_in.len() / (width * 3);
-        self.out.resize(from + rows * axis.to * 3, 0);
-        let rows_out = &mut self.out[from..];
+        let (rows_out, rest) = std::mem::take(&mut self.out).split_at_mut(rows * axis.to * 3);
+        self.out = rest;
         let (source, target) = (&mut self.source, &mut self.target);
         // In short stretches, so that the columns stay in the nearest cache.
         for at in (0..width).step_by(STRETCH) {
@@ -236,11 +235,9 @@ fn take_up(columns: &[[u8; LANES]], r: usize, row: &mut [u8]) {
     }
 }
 
-/// Resizes the columns of rows of `width` RGB pixels to `axis.to` rows.
-pub(super) fn vertical(data: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
-    let mut out = vec![0; axis.to * width * 3];
-    resample(data, &mut out, width * 3, axis);
-    out
+/// Resizes the columns of rows of `width` RGB pixels to the `axis.to` rows of `out`.
+pub(super) fn vertical(data: &[u8], width: usize, axis: &Axis, out: &mut [u8]) {
+    resample(data, out, width * 3, axis);
 }
 
 /// Makes the `axis.to` rows of `target` from the `axis.from` rows of `source`, each of `stride`
@@ -305,7 +302,9 @@ mod tests {
             let axis = Axis::new(from, to);
             let mut plain = vec![0; to * 97 * 3];
             resample_rows(&source, &mut plain, 97 * 3, &axis);
-            assert_eq!(plain, vertical(&source, 97, &axis));
+            let mut fast = vec![0; plain.len()];
+            vertical(&source, 97, &axis, &mut fast);
+            assert_eq!(plain, fast);
         }
     }
 

@@ -1,35 +1,41 @@
-//! Memory that a decoder process shares with its server, for reduced pictures: written by the one, read
-//! by the other through the kernel. It is a file without a name, and nobody maps it: what the process does
-//! to it while it is read changes pixels and nothing else.
+//! Memory that a decoder process shares with its server, for pictures: a file without a name that both map. The
+//! process draws in it; the server reads words of it, each as if another thread might be writing it, so what a
+//! process does to it meanwhile changes pixels and nothing else.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io,
     mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create},
-    io::{pread, pwrite},
-    net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-    },
     process::{Resource, getrlimit},
 };
 
+use super::{locked, rights};
 use crate::limits::WORKER_SHARED_BYTES;
 
-/// The shared memory.
+/// What goes with it.
+const GIVEN: u8 = b'B';
+
+/// Bytes that are read at a time.
+const WORD: usize = size_of::<AtomicU64>();
+
+/// The shared memory, for the server.
 #[derive(Debug)]
 pub(super) struct Board {
     file: OwnedFd,
-    /// All that there is of it.
-    bytes: u64,
+    /// None where there is none to be had.
+    map: Option<MmapRaw>,
 }
 
 impl Board {
@@ -48,83 +54,93 @@ impl Board {
         // It takes memory as far as it is written, and no more than this: no limit of the process counts it.
         ftruncate(&file, bytes)?;
         fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-        Ok(Board { file, bytes })
+        let map = match bytes {
+            0 => None,
+            _ => Some(MmapOptions::new().map_raw_read_only(&file)?),
+        };
+        Ok(Board { file, map })
     }
 
     /// Gives it to whoever listens at the other end, ahead of all messages.
     pub(super) fn give(&self, to: &UnixStream) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut rights = SendAncillaryBuffer::new(&mut space);
-        let files = [self.file.as_fd()];
-        if !rights.push(SendAncillaryMessage::ScmRights(&files)) {
-            return Err(io::Error::other("no room for a file"));
-        }
-        sendmsg(to, &[IoSlice::new(b"B")], &mut rights, SendFlags::NOSIGNAL)?;
-        Ok(())
+        rights::send(to, GIVEN, &[self.file.as_fd()])
     }
 
-    /// Takes what [`give`](Self::give) gave.
-    pub(super) fn take(from: &UnixStream) -> io::Result<Self> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut rights = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        let received = recvmsg(
-            from,
-            &mut [IoSliceMut::new(&mut byte)],
-            &mut rights,
-            RecvFlags::CMSG_CLOEXEC,
-        )?;
-        let whole = received.bytes == 1 && !received.flags.contains(ReturnFlags::CTRUNC);
-        let file = rights.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-            _ => None,
-        });
-        match file {
-            Some(file) if whole => {
-                let bytes = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
-                Ok(Board { file, bytes })
-            }
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "no shared memory came",
-            )),
-        }
-    }
-
-    /// Lays a picture down.
-    pub(super) fn write(&self, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
-        if at.saturating_add(bytes.len() as u64) > self.bytes {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        while !bytes.is_empty() {
-            let n = pwrite(&self.file, bytes, at)?;
-            if n == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            bytes = bytes.get(n..).unwrap_or_default();
-            at += n as u64;
-        }
-        Ok(())
-    }
-
-    /// Takes a picture of so many bytes up.
+    /// Takes a picture of so many bytes up. `at` is a multiple of eight.
     pub(super) fn read(&self, bytes: usize, at: u64) -> io::Result<Arc<[u8]>> {
         // Not cleared before: that takes as long as to copy it.
         let mut picture = Arc::<[u8]>::new_uninit_slice(bytes);
-        let mut rest = Arc::get_mut(&mut picture).unwrap_or_default();
-        let mut at = at;
-        while !rest.is_empty() {
-            let (read, unread) = pread(&self.file, rest, at)?;
-            if read.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            at += read.len() as u64;
-            rest = unread;
+        let place = Arc::get_mut(&mut picture).unwrap_or_default();
+        self.copy(at, place, MaybeUninit::new)?;
+        // SAFETY: nobody else holds the picture yet, so `get_mut` gave all of it, and all of it was written.
+        Ok(unsafe { picture.assume_init() })
+    }
+
+    /// Takes the next bytes of a picture up. `at` is a multiple of eight.
+    pub(super) fn read_into(&self, at: u64, to: &mut [u8]) -> io::Result<()> {
+        self.copy(at, to, |byte| byte)
+    }
+
+    /// Writes all of `to`.
+    fn copy<T>(&self, at: u64, to: &mut [T], of: impl Fn(u8) -> T) -> io::Result<()> {
+        let from = usize::try_from(at)
+            .ok()
+            .filter(|at| at.is_multiple_of(WORD))
+            .and_then(|at| {
+                let first = at / WORD;
+                let last = first.checked_add(to.len().div_ceil(WORD))?;
+                self.words().get(first..last)
+            });
+        let from = from.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (whole, rest) = to.as_chunks_mut::<WORD>();
+        let bytes = |word: &AtomicU64| word.load(Ordering::Relaxed).to_ne_bytes();
+        for (to, word) in whole.iter_mut().zip(from) {
+            *to = bytes(word).map(&of);
         }
-        // SAFETY: the loop ends with nothing left that has not been read into; nobody else holds the picture yet, so
-        // `get_mut` gave all of it.
-        let picture = unsafe { picture.assume_init() };
-        Ok(picture)
+        if let Some(word) = from.get(whole.len()) {
+            for (to, byte) in rest.iter_mut().zip(bytes(word)) {
+                *to = of(byte);
+            }
+        }
+        Ok(())
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        let Some(map) = &self.map else {
+            return &[];
+        };
+        // SAFETY: the map begins at a page, is as long as the file, which was sealed so that it stays so, and lives as long as
+        // this. What changes behind it are atomic words, and relaxed loads of them need not be able to write.
+        unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / WORD) }
+    }
+}
+
+/// The same for the process, which draws.
+#[derive(Debug)]
+pub(super) struct Canvas(Option<Mutex<MmapMut>>);
+
+impl Canvas {
+    /// Takes what [`Board::give`] gave.
+    pub(super) fn take(from: &UnixStream) -> io::Result<Self> {
+        let [file] = rights::expect(from, GIVEN)?;
+        if fstat(&file)?.st_size == 0 {
+            return Ok(Canvas(None));
+        }
+        // SAFETY: nobody else writes there, and the file keeps its length: the server sealed it.
+        let map = unsafe { MmapMut::map_mut(&file) }?;
+        Ok(Canvas(Some(Mutex::new(map))))
+    }
+
+    /// Has a picture of so many bytes drawn at this place; `None` where there is no such place.
+    pub(super) fn draw<T>(
+        &self,
+        at: u64,
+        bytes: usize,
+        draw: impl FnOnce(&mut [u8]) -> T,
+    ) -> Option<T> {
+        let at = usize::try_from(at).ok()?;
+        let mut map = locked(self.0.as_ref()?);
+        Some(draw(map.get_mut(at..at.checked_add(bytes)?)?))
     }
 }
 
@@ -137,14 +153,23 @@ mod tests {
         let (a, b) = UnixStream::pair().unwrap();
         let ours = Board::new().unwrap();
         ours.give(&a).unwrap();
-        let theirs = Board::take(&b).unwrap();
-        theirs.write(b"a picture", 3).unwrap();
-        assert_eq!(&*ours.read(9, 3).unwrap(), b"a picture");
-        assert_eq!(&*ours.read(4, 0).unwrap(), b"\0\0\0a");
-        assert!(theirs.write(b"x", WORKER_SHARED_BYTES).is_err(), "it grew");
+        let theirs = Canvas::take(&b).unwrap();
+        let draw = |at, picture: &[u8]| {
+            theirs.draw(at, picture.len(), |place| place.copy_from_slice(picture))
+        };
+        draw(3, b"a picture").unwrap();
+        assert_eq!(&*ours.read(12, 0).unwrap(), b"\0\0\0a picture");
+        assert_eq!(&*ours.read(3, 8).unwrap(), b"tur");
+        let mut piece = [0; 9];
+        ours.read_into(0, &mut piece).unwrap();
+        assert_eq!(&piece, b"\0\0\0a pict");
+        assert!(ours.read(4, 3).is_err());
+        assert!(ours.read(9, WORKER_SHARED_BYTES - 8).is_err());
+        assert!(draw(WORKER_SHARED_BYTES, b"x").is_none(), "it grew");
+        assert!(draw(u64::MAX, b"x").is_none());
         assert!(ours.read(1, WORKER_SHARED_BYTES).is_err());
         // Whoever sends something else is not believed.
         io::Write::write_all(&mut &a, b"x").unwrap();
-        assert!(Board::take(&b).is_err());
+        assert!(Canvas::take(&b).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The decoder process itself: `headhunt decode-worker`.
 
 mod answer;
+mod fork;
 mod give;
 
 use std::{
@@ -21,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    board::Board,
+    board::Canvas,
     confine, locked, reach,
     source::STANDARD_INPUT,
     wire::{self, Begin, Checked, Fault, FromWorker, Job, ToWorker},
@@ -36,6 +37,8 @@ use crate::{
     media::{Picture, Reduce},
     video::{VideoLimits, live::Connection, upload::Feed},
 };
+
+pub use fork::{Turn, serve_forks};
 
 /// The stream of the server that started this process.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ pub fn take() -> Result<Stream> {
     let _ = rustix::thread::set_name(c"headhunt-decode");
     let socket = control()?;
     let cannot = || "a decoder process is started by a server, not by hand".to_owned();
-    let board = Board::take(&socket).or_kind(Kind::FailedPrecondition, cannot)?;
+    let canvas = Canvas::take(&socket).or_kind(Kind::FailedPrecondition, cannot)?;
     let mut reader = BufReader::new(
         socket
             .try_clone()
@@ -67,7 +70,7 @@ pub fn take() -> Result<Stream> {
     };
     let shared = Arc::new(Shared {
         socket: Mutex::new(socket),
-        board,
+        canvas,
         renewed: Mutex::new(Instant::now()),
         spoke: Mutex::new(Instant::now()),
         pictures: Mutex::default(),
@@ -163,7 +166,7 @@ fn control() -> Result<UnixStream> {
 struct Shared {
     socket: Mutex<UnixStream>,
     /// Where reduced pictures go.
-    board: Board,
+    canvas: Canvas,
     /// When its CPU time was given anew.
     renewed: Mutex<Instant>,
     /// When the server last heard of it.

@@ -1,6 +1,6 @@
 //! A camera's connection that a decoder process decodes.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Workers,
     picture::RemotePicture,
-    process::Process,
+    process::{self, Process},
     wire::{self, FromWorker, Job, PacketHead, ToWorker},
     words,
 };
@@ -51,8 +51,10 @@ impl RemoteConnection {
         cancel: CancellationToken,
     ) -> Self {
         let job = Job::Packets(track.clone());
-        let (process, fault) = match Process::start(workers, job, Stdio::null(), limits, cancel) {
-            Ok((process, _)) => (Some(Arc::new(process)), None),
+        let started =
+            process::no_input().and_then(|none| Process::start(workers, job, none, limits, cancel));
+        let (process, fault) = match started {
+            Ok(process) => (Some(Arc::new(process)), None),
             Err(e) => (None, Some(format!("{e:#}"))),
         };
         if let Some(process) = &process {

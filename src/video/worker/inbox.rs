@@ -17,7 +17,7 @@ use super::{
 };
 use crate::limits::{
     WORKER_ANSWER_MAX_BYTES, WORKER_EVENTS_PER_FRAME, WORKER_FRAMES_AHEAD_MAX, WORKER_IDLE_TALK,
-    WORKER_PICTURES_AHEAD,
+    WORKER_PICTURES_AHEAD_MAX, WORKER_SHARED_BYTES,
 };
 
 /// Events that may lie in the inbox; the process is held to it by the frames it may give ahead.
@@ -41,7 +41,7 @@ pub(super) struct Held {
     pub(super) answers: HashMap<u64, (Answer, Vec<u8>)>,
     next_ticket: u64,
     /// Whether each place of the shared memory is in use, by the ticket that uses it.
-    pub(super) places: [Option<u64>; WORKER_PICTURES_AHEAD as usize],
+    pub(super) places: [Option<u64>; WORKER_PICTURES_AHEAD_MAX],
     pub(super) heard: Instant,
     /// Nothing more will come; why, where that is known already.
     pub(super) closed: Option<Option<String>>,
@@ -56,13 +56,18 @@ impl Held {
         Ticket { id, place: None }
     }
 
-    /// Gives a ticket a place for so many bytes, if one is free.
-    pub(super) fn take_place(&mut self, ticket: &mut Ticket, bytes: u64) {
-        if let Some(free) = self.places.iter().position(Option::is_none)
-            && let Some(place) = self.places.get_mut(free)
-        {
+    /// A free place for so many bytes.
+    pub(super) fn free_place(&self, bytes: usize) -> Option<usize> {
+        let free = self.places.iter().position(Option::is_none)?;
+        let end = (free as u64 + 1).checked_mul(place_bytes(bytes))?;
+        (end <= WORKER_SHARED_BYTES).then_some(free)
+    }
+
+    /// Gives a ticket that place.
+    pub(super) fn take_place(&mut self, ticket: &mut Ticket, free: usize, bytes: usize) {
+        if let Some(place) = self.places.get_mut(free) {
             *place = Some(ticket.id);
-            ticket.place = Some(free as u64 * bytes);
+            ticket.place = Some(free as u64 * place_bytes(bytes));
         }
     }
 
@@ -74,6 +79,11 @@ impl Held {
             }
         }
     }
+}
+
+/// Of the place of a picture of so many bytes: whole pages.
+fn place_bytes(bytes: usize) -> u64 {
+    (bytes as u64).saturating_add(4095) & !4095
 }
 
 /// A question that is not answered yet.

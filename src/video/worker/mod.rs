@@ -16,25 +16,28 @@ mod board;
 mod child;
 mod confine;
 mod connection;
+mod forks;
 mod inbox;
 mod picture;
 mod process;
 mod reach;
+mod rights;
+mod running;
 mod source;
 mod wire;
 mod words;
 
 use std::{
     path::PathBuf,
-    process::Stdio,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
 
-pub use child::{Stream, check_here, take};
+pub use child::{Stream, Turn, check_here, serve_forks, take};
 pub(crate) use connection::RemoteConnection;
+pub use forks::ForkServer;
 pub(crate) use source::RemoteSource;
 pub use wire::Checked;
 
@@ -62,6 +65,8 @@ pub struct Workers {
     pub memory_max_bytes: u64,
     /// All that a process gets of the environment.
     pub environment: Vec<(String, String)>,
+    /// Forks them; without it each is started from the program's file and loads GStreamer by itself.
+    pub forks: Option<ForkServer>,
 }
 
 impl Workers {
@@ -71,6 +76,7 @@ impl Workers {
             program: PathBuf::from("/proc/self/exe"),
             memory_max_bytes: WORKER_MEMORY_BYTES,
             environment: Vec::new(),
+            forks: None,
         }
     }
 
@@ -83,10 +89,10 @@ impl Workers {
             Error::new(Kind::FailedPrecondition, text)
         };
         let began = Instant::now();
-        let (process, _) = Process::start(
+        let process = Process::start(
             self,
             Job::Check,
-            Stdio::null(),
+            process::no_input().map_err(unusable)?,
             limits,
             CancellationToken::new(),
         )

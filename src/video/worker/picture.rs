@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    media::{Picture, Reduced, Reduction, RgbImage},
+    media::{Fetched, Picture, Reduced, Reduction, RgbImage, RgbRows},
 };
 
 /// A picture that a decoder process holds until this is dropped.
@@ -36,27 +36,40 @@ impl RemotePicture {
         Error::data_loss(self.process.broke_protocol(what).to_string())
     }
 
-    /// What came of a question.
-    fn made(&self, how: &Reduction, ticket: &Ticket, came: (Answer, Vec<u8>)) -> Result<Reduced> {
+    /// What came of a question, and whether its place may be used again.
+    fn made(&self, how: &Reduction, ticket: Ticket, came: (Answer, Vec<u8>)) -> Result<Fetched> {
         let (answer, body) = came;
-        let expected = how.side as usize * how.side as usize * 3;
-        let (upright, pixels, laid) = match answer {
-            Answer::Reduced {
-                upright,
-                pixels,
-                laid,
-            } => (upright, pixels, laid),
-            Answer::NoPicture(fault) => return Err(none(fault)),
-            Answer::Rgb { .. } => return Err(self.strange()),
+        let fetched = match answer {
+            Answer::NoPicture(fault) => Err(none(fault)),
+            Answer::Rgb {
+                width,
+                height,
+                laid: true,
+            } => return self.whole(how, ticket, (width, height)),
+            Answer::Rgb { laid: false, .. } => Err(self.strange()),
+            Answer::Reduced { pixels, .. } if pixels != how.bytes() => Err(self.strange()),
+            Answer::Reduced { upright, laid, .. } => {
+                let laid = ticket.place.filter(|_| laid);
+                self.reduced(how, laid, &body, upright)
+            }
         };
-        if pixels != expected {
-            return Err(self.strange());
-        }
-        let (pixels, jpeg) = match ticket.place.filter(|_| laid) {
-            Some(place) => (self.process.pixels(place, pixels)?, &*body),
+        self.process.done(&ticket, true);
+        fetched
+    }
+
+    /// A reduced picture, its pixels at a place or in the answer's body.
+    fn reduced(
+        &self,
+        how: &Reduction,
+        place: Option<u64>,
+        body: &[u8],
+        upright: (u32, u32),
+    ) -> Result<Fetched> {
+        let (pixels, jpeg) = match place {
+            Some(place) => (self.process.pixels(place, how.bytes())?, body),
             None => {
                 let (pixels, jpeg) = body
-                    .split_at_checked(pixels)
+                    .split_at_checked(how.bytes())
                     .ok_or_else(|| self.strange())?;
                 (pixels.into(), jpeg)
             }
@@ -64,11 +77,25 @@ impl RemotePicture {
         if jpeg.len() > how.snapshot.map_or(0, |rules| rules.max_bytes) {
             return Err(self.strange());
         }
-        Ok(Reduced {
+        Ok(Fetched::Reduced(Reduced {
             pixels,
             upright,
             jpeg: (!jpeg.is_empty()).then(|| jpeg.into()),
-        })
+        }))
+    }
+
+    /// A picture that was laid down as it is.
+    fn whole(&self, how: &Reduction, ticket: Ticket, size: (u32, u32)) -> Result<Fetched> {
+        let laid = LaidPicture {
+            process: Arc::clone(&self.process),
+            ticket,
+            size,
+        };
+        let bytes = laid.size_bytes();
+        if bytes == 0 || bytes > how.bytes() || laid.ticket.place.is_none() {
+            return Err(self.strange());
+        }
+        Ok(Fetched::Whole(Box::new(laid)))
     }
 
     fn asked(&self) -> Option<(Reduction, Ticket)> {
@@ -96,7 +123,7 @@ impl Picture for RemotePicture {
         let answer = self.process.answer(&ticket);
         self.process.done(&ticket, answer.is_ok());
         match answer? {
-            (Answer::Rgb { width, height }, data)
+            (Answer::Rgb { width, height, .. }, data)
                 if data.len() as u64 == u64::from(width) * u64::from(height) * 3 =>
             {
                 Ok(RgbImage {
@@ -122,7 +149,7 @@ impl Picture for RemotePicture {
         }
     }
 
-    fn reduced(&self, how: &Reduction) -> Option<Result<Reduced>> {
+    fn fetch(&self, how: &Reduction) -> Option<Result<Fetched>> {
         let ticket = match self.asked() {
             Some((asked, ticket)) if asked == *how => Some(ticket),
             Some((_, ticket)) => {
@@ -133,12 +160,14 @@ impl Picture for RemotePicture {
         };
         // With no place free the pixels come through the socket, so one always comes.
         let ticket = ticket.or_else(|| self.process.ask_reduced(self.id, how, false))?;
-        let answer = self.process.answer(&ticket);
-        // Who was not answered leaves the place to the process, which may still write there.
-        let answered = answer.is_ok();
-        let reduced = answer.and_then(|came| self.made(how, &ticket, came));
-        self.process.done(&ticket, answered);
-        Some(reduced)
+        Some(match self.process.answer(&ticket) {
+            Ok(came) => self.made(how, ticket, came),
+            Err(e) => {
+                // The process may still write at its place.
+                self.process.done(&ticket, false);
+                Err(e)
+            }
+        })
     }
 }
 
@@ -148,5 +177,66 @@ impl Drop for RemotePicture {
             self.process.done(&ticket, false);
         }
         self.process.release(self.id);
+    }
+}
+
+/// A picture that lies in the memory which a process shares, until this is dropped.
+struct LaidPicture {
+    process: Arc<Process>,
+    ticket: Ticket,
+    size: (u32, u32),
+}
+
+/// Rows that are read at a time, so that they are in the nearest cache when they are used. A multiple of eight, as
+/// the memory is read.
+const ROWS: usize = 16;
+
+impl Picture for LaidPicture {
+    fn to_rgb(&self) -> Result<RgbImage> {
+        let mut data = Vec::with_capacity(self.size_bytes());
+        self.rows(&mut |rows| data.extend_from_slice(rows))?;
+        let (width, height) = self.size;
+        Ok(RgbImage {
+            width,
+            height,
+            data,
+        })
+    }
+
+    fn as_rows(&self) -> Option<&dyn RgbRows> {
+        Some(self)
+    }
+
+    fn size_bytes(&self) -> usize {
+        let (width, height) = (self.size.0 as usize, self.size.1 as usize);
+        width.saturating_mul(height).saturating_mul(3)
+    }
+}
+
+impl RgbRows for LaidPicture {
+    fn size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let row = self.size.0 as usize * 3;
+        let mut at = self.ticket.place.unwrap_or(u64::MAX);
+        let mut left = self.size.1 as usize;
+        let mut piece = Vec::new();
+        while left > 0 {
+            let rows = left.min(ROWS);
+            piece.resize(rows * row, 0);
+            self.process.piece(at, &mut piece)?;
+            give(&piece);
+            left -= rows;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LaidPicture {
+    fn drop(&mut self) {
+        self.process.done(&self.ticket, true);
     }
 }

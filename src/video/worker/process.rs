@@ -1,15 +1,13 @@
 //! A decoder process as the server sees it: started, talked to, listened to, ended.
 
 use std::{
+    fs::File,
     io::{self, Write as _},
     os::{
-        fd::OwnedFd,
-        unix::{
-            net::UnixStream,
-            process::{CommandExt as _, ExitStatusExt as _},
-        },
+        fd::{AsFd as _, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt as _},
     },
-    process::{Child, Command, ExitStatus, Stdio},
+    process::Command,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -26,12 +24,13 @@ use super::{
     board::Board,
     inbox::{Inbox, Ticket, stopped},
     locked,
+    running::Running,
     wire::{self, Answer, Begin, FromWorker, Job, Level, Limits, ToWorker},
     words::LastWords,
 };
 use crate::{
-    error::{Error, Kind, Result},
-    limits::{WORKER_END_WAIT, WORKER_GRACE, WORKER_PICTURE_WAIT, WORKER_WRITE_TIMEOUT},
+    error::{Error, Kind, Result, ResultExt as _},
+    limits::{WORKER_GRACE, WORKER_PICTURE_WAIT, WORKER_WRITE_TIMEOUT},
     media::Reduction,
     telemetry::decoders,
     video::{VideoLimits, pump::POLL, upload},
@@ -39,13 +38,15 @@ use crate::{
 
 /// A decoder process. Dropping it ends the process.
 pub(super) struct Process {
-    child: Mutex<Child>,
+    running: Mutex<Running>,
     writer: Mutex<UnixStream>,
     inbox: Arc<Inbox>,
     /// Where reduced pictures come.
     board: Board,
     /// Pictures that nobody holds any more; told with the next message.
     released: Mutex<Vec<u64>>,
+    /// Asked ahead and not written yet; each has a place, so they are few.
+    questions: Mutex<Vec<u8>>,
     /// Without a sign of life for so long it is taken for hung.
     patience: Duration,
     /// The largest picture in RGB, bytes.
@@ -67,10 +68,10 @@ impl Process {
     pub(super) fn start(
         workers: &Workers,
         job: Job,
-        input: Stdio,
+        input: OwnedFd,
         limits: &VideoLimits,
         cancel: CancellationToken,
-    ) -> Result<(Process, Option<std::process::ChildStdin>)> {
+    ) -> Result<Process> {
         let cannot = |e: io::Error| {
             let kind = match e.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
@@ -88,26 +89,36 @@ impl Process {
         let words = Arc::new(words);
         board.give(&ours).map_err(cannot)?;
         let reader = ours.try_clone().map_err(cannot)?;
-        let mut child = Command::new(&workers.program)
-            .arg0("headhunt")
-            .arg("decode-worker")
-            .env_clear()
-            .envs(workers.environment.iter().cloned())
-            .stdin(input)
-            .stdout(OwnedFd::from(theirs))
-            .stderr(printed)
-            // Ctrl-C in a terminal is for the server, which has its streams end in good order.
-            .process_group(0)
-            .spawn()
-            .map_err(cannot)?;
-        let stdin = child.stdin.take();
+        let files = [input.as_fd(), theirs.as_fd(), printed.as_fd()];
+        let forked = workers
+            .forks
+            .as_ref()
+            .and_then(|forks| forks.fork(workers, files));
+        let running = match forked {
+            Some(forked) => Running::Forked(forked),
+            None => Running::Started(
+                Command::new(&workers.program)
+                    .arg0("headhunt")
+                    .arg("decode-worker")
+                    .env_clear()
+                    .envs(workers.environment.iter().cloned())
+                    .stdin(input)
+                    .stdout(OwnedFd::from(theirs))
+                    .stderr(printed)
+                    // Ctrl-C in a terminal is for the server, which has its streams end in good order.
+                    .process_group(0)
+                    .spawn()
+                    .map_err(cannot)?,
+            ),
+        };
         let inbox = Arc::new(Inbox::new());
         let process = Process {
-            child: Mutex::new(child),
+            running: Mutex::new(running),
             writer: Mutex::new(ours),
             inbox: Arc::clone(&inbox),
             board,
-            released: Mutex::new(Vec::new()),
+            released: Mutex::default(),
+            questions: Mutex::default(),
             patience: limits.stall_timeout + WORKER_GRACE,
             rgb_max_bytes: usize::try_from(limits.max_pixels.saturating_mul(3))
                 .unwrap_or(usize::MAX),
@@ -131,7 +142,7 @@ impl Process {
             }),
             &[],
         );
-        Ok((process, stdin))
+        Ok(process)
     }
 
     /// Fires when something has come.
@@ -141,7 +152,8 @@ impl Process {
 
     /// Tells the process something. One that does not listen shows by its silence.
     pub(super) fn send(&self, message: &ToWorker, body: &[u8]) {
-        let mut bytes = Vec::with_capacity(128 + body.len());
+        let mut bytes = std::mem::take(&mut *locked(&self.questions));
+        bytes.reserve(128 + body.len());
         let released = std::mem::take(&mut *locked(&self.released));
         if !released.is_empty() {
             let _ = wire::encode(&ToWorker::Release(released), &[], &mut bytes);
@@ -209,35 +221,36 @@ impl Process {
         ticket
     }
 
-    /// Asks for a reduced picture. With `only_shared`, not if no place is free.
-    pub(super) fn ask_reduced(
-        &self,
-        picture: u64,
-        how: &Reduction,
-        only_shared: bool,
-    ) -> Option<Ticket> {
-        let bytes = u64::from(how.side) * u64::from(how.side) * 3;
+    /// Asks for a reduced picture. `ahead`: not at once but with the next message or the next wait for an answer,
+    /// and not if no place is free.
+    pub(super) fn ask_reduced(&self, picture: u64, how: &Reduction, ahead: bool) -> Option<Ticket> {
+        let bytes = how.bytes();
         let jpeg = how.snapshot.map_or(0, |rules| rules.max_bytes);
-        let body_max = usize::try_from(bytes).map_or(usize::MAX, |n| n.saturating_add(jpeg));
+        let body_max = bytes.saturating_add(jpeg);
         let ticket = {
             let mut held = locked(&self.inbox.held);
             // Nobody would wait for the answer, so there must be no ticket either.
-            if only_shared && held.places.iter().all(Option::is_some) {
+            let place = held.free_place(bytes);
+            if ahead && place.is_none() {
                 return None;
             }
             let mut ticket = held.ticket(body_max);
-            held.take_place(&mut ticket, bytes);
+            if let Some(place) = place {
+                held.take_place(&mut ticket, place, bytes);
+            }
             ticket
         };
-        self.send(
-            &ToWorker::Reduce {
-                ticket: ticket.id,
-                picture,
-                how: how.clone(),
-                place: ticket.place,
-            },
-            &[],
-        );
+        let question = ToWorker::Reduce {
+            ticket: ticket.id,
+            picture,
+            how: how.clone(),
+            place: ticket.place,
+        };
+        if ahead {
+            let _ = wire::encode(&question, &[], &mut locked(&self.questions));
+        } else {
+            self.send(&question, &[]);
+        }
         Some(ticket)
     }
 
@@ -246,6 +259,10 @@ impl Process {
     /// `DataLoss` when the process has ended or hangs: what was asked for is gone with it. `Cancelled` when
     /// nobody waits for the stream any more.
     pub(super) fn answer(&self, ticket: &Ticket) -> Result<(Answer, Vec<u8>)> {
+        let questions = std::mem::take(&mut *locked(&self.questions));
+        if !questions.is_empty() {
+            self.write(&questions);
+        }
         let asked = Instant::now();
         let mut held = locked(&self.inbox.held);
         loop {
@@ -278,9 +295,16 @@ impl Process {
 
     /// The pixels at a ticket's place.
     pub(super) fn pixels(&self, place: u64, bytes: usize) -> Result<Arc<[u8]>> {
-        self.board
-            .read(bytes, place)
-            .map_err(|e| self.broke_protocol(&format!("it laid down no picture: {e}")))
+        self.laid(self.board.read(bytes, place))
+    }
+
+    /// A piece of them.
+    pub(super) fn piece(&self, at: u64, to: &mut [u8]) -> Result<()> {
+        self.laid(self.board.read_into(at, to))
+    }
+
+    fn laid<T>(&self, read: io::Result<T>) -> Result<T> {
+        read.map_err(|e| self.broke_protocol(&format!("it laid down no picture: {e}")))
             .map_err(|e| Error::data_loss(e.to_string()))
     }
 
@@ -305,11 +329,7 @@ impl Process {
         self.inbox.close(Some(
             "the decoder process was ended with its stream".to_owned(),
         ));
-        let mut child = locked(&self.child);
-        // It may have ended by itself.
-        let _ = child.kill();
-        let _ = child.wait();
-        drop(child);
+        locked(&self.running).end();
         if let Some(said) = self.words.take() {
             tracing::debug!("a decoder process printed: {said}");
         }
@@ -325,13 +345,12 @@ impl Process {
     fn dead(&self) -> Error {
         let known = locked(&self.inbox.held).closed.clone().flatten();
         let why = {
-            let mut child = locked(&self.child);
+            let mut running = locked(&self.running);
             if let Some(why) = known {
-                let _ = child.kill();
-                let _ = child.wait();
+                running.end();
                 why
             } else {
-                ended(&mut child)
+                running.ended()
             }
         };
         if !self.mourned.swap(true, Ordering::Relaxed) {
@@ -352,22 +371,12 @@ impl Drop for Process {
     }
 }
 
-/// Waits for a process that has hung up, and names its end.
-fn ended(child: &mut Child) -> String {
-    let began = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return told(status),
-            Ok(None) if began.elapsed() < WORKER_END_WAIT => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Ok(None) | Err(_) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return "the decoder process hung up and was stopped".to_owned();
-            }
-        }
-    }
+/// The input of a process that gets what it decodes another way.
+pub(super) fn no_input() -> Result<OwnedFd> {
+    let file = File::open("/dev/null").or_kind(Kind::ResourceExhausted, || {
+        "cannot open /dev/null for a decoder process".to_owned()
+    })?;
+    Ok(file.into())
 }
 
 fn hung(patience: Duration) -> String {
@@ -375,28 +384,4 @@ fn hung(patience: Duration) -> String {
         "the decoder process hung and was stopped: no sign of life for {:.0} s",
         patience.as_secs_f64()
     )
-}
-
-fn told(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => {
-            let name = match signal {
-                4 => " (SIGILL)",
-                5 => " (SIGTRAP: out of memory, or an assertion)",
-                6 => " (SIGABRT: out of memory, or an assertion)",
-                7 => " (SIGBUS)",
-                9 => " (SIGKILL)",
-                11 => " (SIGSEGV)",
-                24 => " (SIGXCPU: its CPU time was used up)",
-                25 => " (SIGXFSZ: its file grew too large)",
-                31 => " (SIGSYS: a forbidden system call)",
-                _ => "",
-            };
-            format!("the decoder process was killed by signal {signal}{name}")
-        }
-        (None, code) => format!(
-            "the decoder process ended with exit code {}",
-            code.unwrap_or(-1)
-        ),
-    }
 }

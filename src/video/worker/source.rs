@@ -2,9 +2,8 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io::{self, PipeWriter, Write as _},
     path::Path,
-    process::{ChildStdin, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -100,7 +99,7 @@ impl RemoteSource {
         cancel: CancellationToken,
     ) -> Result<Self> {
         let file: File = crate::video::open_file(path)?;
-        let (process, _) = Process::start(workers, Job::File, file.into(), limits, cancel.clone())?;
+        let process = Process::start(workers, Job::File, file.into(), limits, cancel.clone())?;
         RemoteSource::started(process, None, Some(path.display().to_string()), cancel)
     }
 
@@ -111,10 +110,11 @@ impl RemoteSource {
         limits: &VideoLimits,
         cancel: CancellationToken,
     ) -> Result<Self> {
-        let (process, stdin) =
-            Process::start(workers, Job::Upload, Stdio::piped(), limits, cancel.clone())?;
-        let stdin = stdin.ok_or_else(|| Error::internal("a decoder process without an input"))?;
-        let feeder = Feeder::start(chunks, stdin)?;
+        let (input, to) = io::pipe().or_kind(Kind::ResourceExhausted, || {
+            "cannot make a pipe for an upload: the system has no more".into()
+        })?;
+        let process = Process::start(workers, Job::Upload, input.into(), limits, cancel.clone())?;
+        let feeder = Feeder::start(chunks, to)?;
         RemoteSource::started(process, Some(feeder), None, cancel)
     }
 
@@ -266,7 +266,7 @@ struct Fed {
 }
 
 impl Feeder {
-    fn start(mut chunks: Box<dyn ChunkSource>, mut to: ChildStdin) -> Result<Self> {
+    fn start(mut chunks: Box<dyn ChunkSource>, mut to: PipeWriter) -> Result<Self> {
         rustix::io::ioctl_fionbio(&to, true).or_kind(Kind::Internal, || {
             "cannot set up the input of a decoder process".into()
         })?;
@@ -316,7 +316,7 @@ impl Feeder {
 }
 
 /// Writes all of it, as the process takes it, or what it took until `stop` was said.
-fn give(to: &mut ChildStdin, mut bytes: &[u8], stop: &AtomicBool) -> io::Result<()> {
+fn give(to: &mut PipeWriter, mut bytes: &[u8], stop: &AtomicBool) -> io::Result<()> {
     let wait = Timespec::try_from(POLL).map_err(io::Error::other)?;
     while !bytes.is_empty() && !stop.load(Ordering::Relaxed) {
         match to.write(bytes) {

@@ -186,10 +186,11 @@ pub(super) enum Answer {
         pixels: usize,
         laid: bool,
     },
-    /// The body is the picture.
+    /// The picture as it is, in the body or `laid` down in the shared memory.
     Rgb {
         width: u32,
         height: u32,
+        laid: bool,
     },
     NoPicture(Fault),
 }

@@ -7,11 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shared, gone, locked};
+use super::{Shared, give::Gathered, gone, locked};
 use crate::{
     error::{Error, Result},
     limits::WORKER_HEADER_MAX_BYTES,
-    media::{MediaTime, Picture, Reduce},
+    media::{MediaTime, Picture, Reduce, Reduced, RgbRows},
     rtsp::Packet,
     video::{
         live::{Decoding as _, Placed},
@@ -24,7 +24,12 @@ const PACKET_MAX_BYTES: usize = 1 << 20;
 
 /// Does what the server asks for, until it hangs up.
 pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
+    let mut answers = Gathered::default();
     loop {
+        // Who waits is woken up once for what was asked for together.
+        if !wire::is_whole(from.buffer()) || answers.patience().is_none() {
+            answers.give(shared);
+        }
         let Ok(Some((message, body))) =
             wire::read::<ToWorker>(&mut from, WORKER_HEADER_MAX_BYTES, |_| PACKET_MAX_BYTES)
         else {
@@ -48,33 +53,32 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
                 drop(pictures);
                 drop(released);
             }
-            ToWorker::Rgb { ticket, picture } => answer(shared, ticket, || {
+            ToWorker::Rgb { ticket, picture } => answer(&mut answers, ticket, || {
                 let rgb = find(shared, picture)?.to_rgb()?;
                 let (width, height) = (rgb.width, rgb.height);
-                Ok((Answer::Rgb { width, height }, rgb.data))
+                let laid = false;
+                let told = Answer::Rgb {
+                    width,
+                    height,
+                    laid,
+                };
+                Ok((told, rgb.data))
             }),
             ToWorker::Reduce {
                 ticket,
                 picture,
                 how,
                 place,
-            } => answer(shared, ticket, || {
-                let reduced = reduce(find(shared, picture)?.as_ref(), &how)?;
-                let jpeg = reduced.jpeg.as_deref().unwrap_or_default();
-                // Where files may not grow, shared memory may not either.
-                let laid =
-                    place.is_some_and(|place| shared.board.write(&reduced.pixels, place).is_ok());
-                let told = Answer::Reduced {
-                    upright: reduced.upright,
-                    pixels: reduced.pixels.len(),
-                    laid,
-                };
-                let body = if laid {
-                    jpeg.to_vec()
-                } else {
-                    [reduced.pixels.as_slice(), jpeg].concat()
-                };
-                Ok((told, body))
+            } => answer(&mut answers, ticket, || {
+                let picture = find(shared, picture)?;
+                if let Some(place) = place
+                    && let Some(rows) = picture.as_rows()
+                    && let Some(laid) = lay_whole(shared, rows, place, how.bytes())
+                {
+                    return Ok((laid?, Vec::new()));
+                }
+                let draw = |on: &mut [u8]| reduce(picture.as_ref(), &how, on);
+                lay_reduced(shared, place, how.bytes(), draw)
             }),
             ToWorker::Packet(head) => packet(shared, &head, body),
             ToWorker::NoMorePackets => {
@@ -86,18 +90,74 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
     }
 }
 
+/// Lays a picture down as it is, where that is clearly less than what it would be reduced to.
+fn lay_whole(
+    shared: &Shared,
+    rows: &dyn RgbRows,
+    place: u64,
+    reduced_bytes: usize,
+) -> Option<Result<Answer>> {
+    let (width, height) = rows.size();
+    let bytes = u64::from(width) * u64::from(height) * 3;
+    let bytes = usize::try_from(bytes).ok()?;
+    if bytes.checked_mul(3)? > reduced_bytes.checked_mul(2)? {
+        return None;
+    }
+    let laid = shared.canvas.draw(place, bytes, |mut on| {
+        rows.rows(&mut |rows| {
+            // A picture gives as many as it has.
+            if let Some((now, later)) = std::mem::take(&mut on).split_at_mut_checked(rows.len()) {
+                now.copy_from_slice(rows);
+                on = later;
+            }
+        })
+    })?;
+    Some(laid.map(|()| Answer::Rgb {
+        width,
+        height,
+        laid: true,
+    }))
+}
+
+/// Has the pixels drawn in the shared memory, or into the answer's body where there is no place: where files may
+/// not grow there is none.
+fn lay_reduced(
+    shared: &Shared,
+    place: Option<u64>,
+    pixels: usize,
+    draw: impl Fn(&mut [u8]) -> Result<Reduced<()>>,
+) -> Result<(Answer, Vec<u8>)> {
+    let mut body = Vec::new();
+    let on_canvas = place.and_then(|place| shared.canvas.draw(place, pixels, &draw));
+    let laid = on_canvas.is_some();
+    let reduced = match on_canvas {
+        Some(reduced) => reduced?,
+        None => {
+            body.resize(pixels, 0);
+            draw(&mut body)?
+        }
+    };
+    body.extend_from_slice(reduced.jpeg.as_deref().unwrap_or_default());
+    let told = Answer::Reduced {
+        upright: reduced.upright,
+        pixels,
+        laid,
+    };
+    Ok((told, body))
+}
+
 fn find(shared: &Shared, id: u64) -> Result<Arc<dyn Picture>> {
     let pictures = locked(&shared.pictures);
     let found = pictures.held.get(&id).cloned();
     found.ok_or_else(|| Error::internal(format!("the decoder process has no picture {id}")))
 }
 
-fn answer(shared: &Shared, ticket: u64, make: impl FnOnce() -> Result<(Answer, Vec<u8>)>) {
+fn answer(answers: &mut Gathered, ticket: u64, make: impl FnOnce() -> Result<(Answer, Vec<u8>)>) {
     let made = catch_unwind(AssertUnwindSafe(make))
         .unwrap_or_else(|_| Err(Error::internal("the decoder process panicked on a picture")));
     let (answer, body) =
         made.unwrap_or_else(|error| (Answer::NoPicture(Fault::from(&error)), Vec::new()));
-    shared.send(&FromWorker::Answer { ticket, answer }, &body);
+    answers.add(&FromWorker::Answer { ticket, answer }, &body);
 }
 
 fn packet(shared: &Shared, head: &PacketHead, data: Vec<u8>) {

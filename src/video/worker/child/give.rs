@@ -73,31 +73,31 @@ pub(super) fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> R
             Some(MediaEvent::Source(_)) => continue,
             None => break,
         };
-        gathered.add(&message);
+        gathered.add(&message, &[]);
     }
     gathered.give(shared);
     shared.send(&FromWorker::End, &[]);
     Ok(())
 }
 
-/// Events that come one soon after another and go together: for a small picture, to wake the server up takes
+/// Messages that come one soon after another and go together: for a small picture, to wake the server up takes
 /// as long as to decode it.
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     messages: Vec<u8>,
     since: Option<Instant>,
 }
 
 impl Gathered {
-    fn add(&mut self, message: &FromWorker) {
-        if wire::encode(message, &[], &mut self.messages).is_err() {
+    pub(super) fn add(&mut self, message: &FromWorker, body: &[u8]) {
+        if wire::encode(message, body, &mut self.messages).is_err() {
             gone();
         }
         self.since.get_or_insert_with(Instant::now);
     }
 
     /// How long they may still wait for more; none where there is nothing that waits, or enough.
-    fn patience(&self) -> Option<Duration> {
+    pub(super) fn patience(&self) -> Option<Duration> {
         let waited = self.since?.elapsed();
         if self.messages.len() > WORKER_GATHER_MAX_BYTES {
             return None;
@@ -105,10 +105,12 @@ impl Gathered {
         WORKER_GATHER_TIME.checked_sub(waited)
     }
 
-    fn give(&mut self, shared: &Shared) {
+    pub(super) fn give(&mut self, shared: &Shared) {
         if self.since.take().is_some() {
             shared.write(&self.messages);
             self.messages.clear();
+            // After a large picture.
+            self.messages.shrink_to(2 * WORKER_GATHER_MAX_BYTES);
         }
     }
 }
