@@ -118,7 +118,7 @@ fn main() {
     let streams = std::thread::available_parallelism().unwrap().get();
     let workers = Workers {
         program: env!("CARGO_BIN_EXE_headhunt").into(),
-        forks: (std::env::var_os("NO_FORKS").is_none()).then(ForkServer::default),
+        forks: Some(ForkServer::default()),
         ..Workers::of_this_program()
     };
     if let Some(alone) = args.next() {

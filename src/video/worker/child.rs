@@ -18,7 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::sockopt::socket_peercred,
+    process::{Pid, getppid},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -137,13 +141,16 @@ pub fn check_here(spool_dir: &Path, environment: &[(String, String)]) -> Result<
     crate::video::init()?;
     confine::forbid()?;
     confine::forbid_writing()?;
-    Ok(checked(spool_dir, files_confined))
+    Ok(checked(spool_dir, files_confined, None))
 }
 
-fn checked(spool_dir: &Path, files_confined: bool) -> Checked {
-    let mut faults = confine::faults(spool_dir);
+/// `server` is whose stream this is; the parent may be its fork server.
+fn checked(spool_dir: &Path, files_confined: bool, server: Option<Pid>) -> Checked {
+    let others: Vec<Pid> = server.into_iter().chain(getppid()).collect();
+    let mut faults = confine::faults(spool_dir, &others);
     if files_confined {
-        faults.extend(reach::faults().iter().map(|what| format!("it can {what}")));
+        let read = others.iter().flat_map(|pid| reach::faults(*pid));
+        faults.extend(read.map(|what| format!("it can {what}")));
     }
     Checked {
         faults,
@@ -319,10 +326,10 @@ fn work(
         Job::Check => {
             confine::forbid_writing()?;
             let confined = shared.files_confined.load(Ordering::Relaxed);
-            shared.send(
-                &FromWorker::Checked(checked(&limits.spool_dir, confined)),
-                &[],
-            );
+            // Who made the socket.
+            let server = socket_peercred(&*locked(&shared.socket)).map(|peer| peer.pid);
+            let checked = checked(&limits.spool_dir, confined, server.ok());
+            shared.send(&FromWorker::Checked(checked), &[]);
             Ok(())
         }
         Job::File => give::media(Feed::from_file(Path::new(STANDARD_INPUT))?, &limits, shared),

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use rustix::{
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
     time::{ClockId, clock_gettime},
 };
 use seccompiler::{
@@ -330,8 +330,8 @@ fn unusable(e: seccompiler::BackendError) -> Error {
     Error::internal("the decoder process's seccomp filter is not valid").with_source(e)
 }
 
-/// What the process was not to be able to do and can.
-pub(super) fn faults(spool_dir: &Path) -> Vec<String> {
+/// What the process was not to be able to do and can. `others` are processes that it must not reach.
+pub(super) fn faults(spool_dir: &Path, others: &[Pid]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut forbidden = |what: &str, possible: bool| {
         if possible {
@@ -363,8 +363,9 @@ pub(super) fn faults(spool_dir: &Path) -> Vec<String> {
     );
     forbidden(
         "send signals",
-        rustix::process::getppid()
-            .is_some_and(|server| rustix::process::test_kill_process(server).is_ok()),
+        others
+            .iter()
+            .any(|other| rustix::process::test_kill_process(*other).is_ok()),
     );
     forbidden(
         "use memory without a limit",

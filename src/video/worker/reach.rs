@@ -18,6 +18,7 @@ use landlock::{
 };
 use rustix::{
     fs::{FileType, fstat},
+    process::Pid,
     thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities},
 };
 
@@ -152,9 +153,9 @@ fn is_library(file: &Path) -> bool {
     name.ends_with(".so") || name.contains(".so.")
 }
 
-/// Whether files that decoding does not need can be read after all.
-pub(super) fn faults() -> Vec<&'static str> {
-    let server = rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid);
+/// Whether files that decoding does not need can be read after all, those of the server's process among them.
+pub(super) fn faults(server: Pid) -> Vec<&'static str> {
+    let server = server.as_raw_pid();
     let environment = format!("/proc/{server}/environ");
     let memory = format!("/proc/{server}/mem");
     // On some systems it lies in a folder of libraries.
