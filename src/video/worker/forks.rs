@@ -87,6 +87,8 @@ impl ForkServer {
                     "the fork server of decoder processes is given up, they are started one by one for {} s: {e} {said}",
                     FORK_SERVER_RETRY.as_secs()
                 );
+                // What it was asked for it must not do later. Its processes go on.
+                let _ = locked(&forker.child).kill();
                 *locked(&self.0) = State::Lost(Instant::now());
                 None
             }

@@ -81,36 +81,10 @@ impl Process {
             };
             Error::new(kind, "cannot start a decoder process").with_source(e)
         };
-        let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
-        ours.set_write_timeout(Some(WORKER_WRITE_TIMEOUT))
-            .map_err(cannot)?;
-        let board = Board::new().map_err(cannot)?;
-        let (words, printed) = LastWords::new().map_err(cannot)?;
+        let (running, line) = launch(workers, input).map_err(cannot)?;
+        let Line { ours, board, words } = line;
         let words = Arc::new(words);
-        board.give(&ours).map_err(cannot)?;
         let reader = ours.try_clone().map_err(cannot)?;
-        let files = [input.as_fd(), theirs.as_fd(), printed.as_fd()];
-        let forked = workers
-            .forks
-            .as_ref()
-            .and_then(|forks| forks.fork(workers, files));
-        let running = match forked {
-            Some(forked) => Running::Forked(forked),
-            None => Running::Started(
-                Command::new(&workers.program)
-                    .arg0("headhunt")
-                    .arg("decode-worker")
-                    .env_clear()
-                    .envs(workers.environment.iter().cloned())
-                    .stdin(input)
-                    .stdout(OwnedFd::from(theirs))
-                    .stderr(printed)
-                    // Ctrl-C in a terminal is for the server, which has its streams end in good order.
-                    .process_group(0)
-                    .spawn()
-                    .map_err(cannot)?,
-            ),
-        };
         let inbox = Arc::new(Inbox::new());
         let process = Process {
             running: Mutex::new(running),
@@ -369,6 +343,49 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// What a server has of the way to a process.
+struct Line {
+    ours: UnixStream,
+    board: Board,
+    words: LastWords,
+}
+
+impl Line {
+    /// And the process's standard output and error.
+    fn new() -> io::Result<(Self, OwnedFd, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_write_timeout(Some(WORKER_WRITE_TIMEOUT))?;
+        let board = Board::new()?;
+        board.give(&ours)?;
+        let (words, printed) = LastWords::new()?;
+        Ok((Line { ours, board, words }, theirs.into(), printed))
+    }
+}
+
+fn launch(workers: &Workers, input: OwnedFd) -> io::Result<(Running, Line)> {
+    if let Some(forks) = &workers.forks {
+        let (line, theirs, printed) = Line::new()?;
+        let files = [input.as_fd(), theirs.as_fd(), printed.as_fd()];
+        if let Some(forked) = forks.fork(workers, files) {
+            return Ok((Running::Forked(forked), line));
+        }
+    }
+    // A line of its own: who was forked after all, and nobody heard of, has the other one, and ends with it.
+    let (line, theirs, printed) = Line::new()?;
+    let child = Command::new(&workers.program)
+        .arg0("headhunt")
+        .arg("decode-worker")
+        .env_clear()
+        .envs(workers.environment.iter().cloned())
+        .stdin(input)
+        .stdout(theirs)
+        .stderr(printed)
+        // Ctrl-C in a terminal is for the server, which has its streams end in good order.
+        .process_group(0)
+        .spawn()?;
+    Ok((Running::Started(child), line))
 }
 
 /// The input of a process that gets what it decodes another way.
