@@ -25,10 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// own kernels do, and takes the compute capability from CUDA_COMPUTE_CAP or the GPU of this machine.
 #[cfg(feature = "cuda")]
 fn kernels(out: &std::path::Path) -> Result<(), Box<dyn Error>> {
-    const SOURCES: [&str; 3] = [
+    const SOURCES: [&str; 4] = [
         "src/model/kernels/cuda/attention.cu",
         "src/model/kernels/cuda/attention_hopper.cu",
         "src/model/kernels/cuda/pointwise.cu",
+        "src/model/kernels/cuda/resize.cu",
     ];
     cudaforge::KernelBuilder::new()
         .source_files(SOURCES)

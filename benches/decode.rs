@@ -89,6 +89,7 @@ fn prepare(file: &Path) -> u64 {
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: SIDE as usize,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

@@ -70,6 +70,7 @@ fn prepare(file: &Path, workers: Option<Workers>) -> u64 {
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: 448,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

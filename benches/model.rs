@@ -6,21 +6,22 @@
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use headhunt::{
     engine::probe::{Clip, HeadProbe},
     head::{HeadId, HeadSelection},
+    media::SharedImage,
     model::{DeviceSpec, InternVl, LoadOptions, Precision, prompt::DEFAULT_PROMPTS},
 };
 
 /// Different frames of noise, so that none is encoded for another.
 fn clip(side: usize, frames: usize) -> Clip {
-    let frame = |seed: usize| -> Arc<[u8]> {
-        (0..3 * side * side)
-            .map(|i| ((i + seed).wrapping_mul(2_654_435_761) >> 13) as u8)
-            .collect()
+    let frame = |seed: usize| {
+        let levels =
+            (0..3 * side * side).map(|i| ((i + seed).wrapping_mul(2_654_435_761) >> 13) as u8);
+        SharedImage::square(side as u32, levels.collect::<Vec<u8>>())
     };
     Clip {
         frames: (0..frames).map(frame).collect(),

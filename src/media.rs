@@ -57,6 +57,13 @@ impl fmt::Display for MediaTime {
     }
 }
 
+/// Bytes of an RGB picture of this width and height.
+pub fn rgb_bytes((width, height): (u32, u32)) -> usize {
+    (width as usize)
+        .saturating_mul(height as usize)
+        .saturating_mul(3)
+}
+
 /// An RGB picture, u8, rows of `width * 3` bytes without padding.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RgbImage {
@@ -71,6 +78,54 @@ pub struct RgbImage {
 impl fmt::Debug for RgbImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RgbImage({}x{})", self.width, self.height)
+    }
+}
+
+/// An RGB picture that many may hold. Two of the same pixels are equal, wherever they lie.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SharedImage {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `height * width * 3` bytes, row-major, R G B.
+    pub data: Arc<[u8]>,
+}
+
+impl SharedImage {
+    /// A square picture.
+    pub fn square(side: u32, data: impl Into<Arc<[u8]>>) -> Self {
+        SharedImage {
+            width: side,
+            height: side,
+            data: data.into(),
+        }
+    }
+
+    /// Width and height, pixels.
+    pub fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    /// Whether it has the bytes of its size, and not none.
+    pub fn is_whole(&self) -> bool {
+        !self.data.is_empty() && self.data.len() == rgb_bytes(self.size())
+    }
+}
+
+impl From<RgbImage> for SharedImage {
+    fn from(image: RgbImage) -> Self {
+        SharedImage {
+            width: image.width,
+            height: image.height,
+            data: image.data.into(),
+        }
+    }
+}
+
+impl fmt::Debug for SharedImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedImage({}x{})", self.width, self.height)
     }
 }
 
@@ -141,8 +196,7 @@ pub struct Reduction {
 impl Reduction {
     /// Of the model's picture.
     pub fn bytes(&self) -> usize {
-        let side = self.side as usize;
-        side.saturating_mul(side).saturating_mul(3)
+        rgb_bytes((self.side, self.side))
     }
 }
 

@@ -44,6 +44,7 @@ fn info() -> ProbeInfo {
         head_dim: SHAPE[2],
         resident_layers: SHAPE[0],
         image_side: 28,
+        resizes: false,
     }
 }
 

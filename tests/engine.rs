@@ -16,6 +16,7 @@ use headhunt::{
     engine::{Engine, EngineConfig, EngineHandle, Health, Lane},
     error::Kind,
     head::{HeadId, HeadSelection},
+    media::SharedImage,
     telemetry::{metrics::Stage, traces::Stages},
 };
 
@@ -649,8 +650,12 @@ async fn what_the_model_cannot_run_is_refused_before_it_waits() {
     empty.clip.frames.clear();
     assert_eq!(refused(empty).kind(), Kind::InvalidArgument);
     let mut small = job(1, Lane::Live, 0);
-    small.clip.frames[1] = vec![0; 5].into();
+    // Only a model that resizes takes them.
+    small.clip.frames[1] = SharedImage::square(1, vec![0; 3]);
     assert_eq!(refused(small).kind(), Kind::InvalidArgument);
+    let mut cut = job(1, Lane::Live, 0);
+    cut.clip.frames[1].data = vec![0; 5].into();
+    assert_eq!(refused(cut).kind(), Kind::InvalidArgument);
     let mut mute = job(1, Lane::Live, 0);
     mute.prompts = Vec::new().into();
     assert_eq!(refused(mute).kind(), Kind::InvalidArgument);

@@ -15,7 +15,7 @@ use headhunt::{
     },
     error::{Kind, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
-    media::RgbImage,
+    media::{RgbImage, SharedImage},
     model::{DeviceSpec, InternVl, LoadOptions, config::ModelConfig, internvl::OutputHead, pixels},
 };
 
@@ -107,7 +107,7 @@ impl Reference {
                         height: height as u32,
                         data: data.to_vec(),
                     };
-                    Arc::from(pixels::resize_bicubic(&image, side).unwrap())
+                    SharedImage::square(side, pixels::resize_bicubic(&image, side).unwrap())
                 })
                 .collect(),
         }
@@ -402,7 +402,10 @@ fn inverted(clip: &Clip) -> Clip {
         frames: clip
             .frames
             .iter()
-            .map(|f| f.iter().map(|v| 255 - v).collect())
+            .map(|f| SharedImage {
+                data: f.data.iter().map(|v| 255 - v).collect(),
+                ..*f
+            })
             .collect(),
     }
 }
@@ -423,7 +426,7 @@ fn a_batch_equals_its_singles() {
             for (clip, features) in clips.iter().zip(&together) {
                 // Copies, so that no two frames share an allocation.
                 let copy = Clip {
-                    frames: clip.frames.iter().map(|f| Arc::from(&f[..])).collect(),
+                    frames: inverted(&inverted(clip)).frames,
                 };
                 let alone = model.probe(&[copy], &prompts, &HeadSelection::All).unwrap();
                 equal_features(&alone, std::slice::from_ref(features));
@@ -616,12 +619,32 @@ fn half_precision_files_load() {
 }
 
 #[test]
+fn only_a_gpu_resizes() {
+    let options = LoadOptions {
+        resize_on_device: true,
+        ..cpu(None)
+    };
+    let e = InternVl::load(&checkpoint_dir("tiny/hf"), &options)
+        .err()
+        .unwrap();
+    assert_eq!(e.kind(), Kind::FailedPrecondition);
+    assert!(e.message().contains("GPU"), "{e}");
+}
+
+#[test]
 fn bad_requests_are_named() {
     let dir = checkpoint_dir("tiny/hf");
     let model = InternVl::load(&dir, &cpu(Some(2))).unwrap();
     let side = model.info().image_side;
     let clip = |bytes: usize, frames: usize| Clip {
-        frames: vec![Arc::from(vec![7u8; bytes]); frames],
+        frames: vec![
+            SharedImage {
+                width: side as u32,
+                height: side as u32,
+                data: vec![7u8; bytes].into(),
+            };
+            frames
+        ],
     };
     let good = clip(3 * side * side, 2);
     let only = |layer, head| HeadSelection::Only(vec![HeadId { layer, head }]);
@@ -690,7 +713,7 @@ fn a_prompt_longer_than_the_model_takes_is_refused() {
     let model = load(small.path());
     let side = model.info().image_side;
     let clip = |frames| Clip {
-        frames: vec![Arc::from(vec![7u8; 3 * side * side]); frames],
+        frames: vec![SharedImage::square(side as u32, vec![7u8; 3 * side * side]); frames],
     };
     let heads = HeadSelection::All;
     model.probe(&[clip(1)], &questions(1), &heads).unwrap();

@@ -2,16 +2,16 @@
 //! this machine has no GPU each test says so and does nothing else.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Tensor};
 use headhunt::{
     engine::probe::{Clip, HeadProbe},
     head::{HeadFeatures, HeadId, HeadSelection},
+    media::{RgbImage, SharedImage, rgb_bytes},
     model::{
         DeviceSpec, InternVl, LoadOptions, Precision,
         device::Place,
         kernels::{self, Heads, Norm},
+        pixels::resize_bicubic,
         prompt::DEFAULT_PROMPTS,
         synthesize::{Dtype, Layout, Preset, Synthesis},
     },
@@ -245,18 +245,43 @@ fn pictures_are_cut_up_as_on_the_cpu() {
     let (grid, patch) = (4, 14);
     let side = grid * patch;
     // More turns than there are buffers, of different sizes.
-    for count in [3, 1, 16, 2, 5] {
-        let pictures: Vec<Vec<u8>> = (0..count)
-            .map(|n| {
-                (0..3 * side * side)
-                    .map(|i| ((i * 7 + n * 131) % 256) as u8)
-                    .collect()
-            })
+    let own = (side as u32, side as u32);
+    let sizes = |count: usize, size: (u32, u32)| vec![size; count];
+    // Smaller ones are resized: two of a size between others, one side kept, wide, tall so that the vertical
+    // pass is first, a single column.
+    let mixed = [
+        own,
+        (40, 30),
+        (40, 30),
+        own,
+        (56, 30),
+        (30, 56),
+        (104, 30),
+        (21, 149),
+        (3, 100),
+    ];
+    for sizes in [
+        sizes(3, own),
+        sizes(1, own),
+        sizes(16, own),
+        mixed.to_vec(),
+        sizes(2, own),
+        sizes(16, (40, 30)),
+        sizes(5, own),
+    ] {
+        let count = sizes.len();
+        let pictures: Vec<SharedImage> = sizes
+            .iter()
+            .enumerate()
+            .map(|(n, size)| picture(*size, n))
             .collect();
-        let slices: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
-        let patches = kernels::cuda::patches(&place.device, &slices, (grid, patch)).unwrap();
+        let given: Vec<&SharedImage> = pictures.iter().collect();
+        let patches = kernels::cuda::patches(&place.device, &given, (grid, patch)).unwrap();
         assert_eq!(patches.dims(), [count * grid * grid, 592]);
-        let planes: Vec<f32> = slices.iter().flat_map(|p| normalize(p).unwrap()).collect();
+        let planes: Vec<f32> = pictures
+            .iter()
+            .flat_map(|picture| normalize(&resized(picture, side as u32).data).unwrap())
+            .collect();
         let expected = Tensor::from_vec(
             planes,
             &[count, 3, grid, patch, grid, patch][..],
@@ -283,14 +308,31 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-fn clip(side: usize, frames: usize, seed: usize) -> Clip {
-    let frame = |number: usize| -> Arc<[u8]> {
-        (0..3 * side * side)
-            .map(|i| ((i / 97 + 31 * (number + 7 * seed)).wrapping_mul(2_654_435_761) >> 13) as u8)
-            .collect()
+fn picture((width, height): (u32, u32), seed: usize) -> SharedImage {
+    SharedImage {
+        width,
+        height,
+        data: (0..rgb_bytes((width, height)))
+            .map(|i| ((i / 5 + 31 * seed).wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect(),
+    }
+}
+
+/// As decoding does it.
+fn resized(picture: &SharedImage, side: u32) -> SharedImage {
+    let rgb = RgbImage {
+        width: picture.width,
+        height: picture.height,
+        data: picture.data.to_vec(),
     };
+    SharedImage::square(side, resize_bicubic(&rgb, side).unwrap())
+}
+
+fn clip(side: u32, frames: usize, seed: usize) -> Clip {
     Clip {
-        frames: (0..frames).map(frame).collect(),
+        frames: (0..frames)
+            .map(|number| picture((side, side), number + 7 * seed))
+            .collect(),
     }
 }
 
@@ -315,6 +357,7 @@ fn a_model_on_the_gpu_equals_it_on_the_cpu() {
         let options = LoadOptions {
             device,
             resident_layers: Some(3),
+            resize_on_device: device != DeviceSpec::Cpu,
             ..LoadOptions::default()
         };
         InternVl::load(dir.path(), &options).unwrap()
@@ -348,4 +391,16 @@ fn a_model_on_the_gpu_equals_it_on_the_cpu() {
     }
     // And the same again is the same to the bit.
     assert_eq!(run(&model, &clips), gpu);
+    // So are pictures that the GPU resizes.
+    let small = |seed| Clip {
+        frames: vec![picture((320, 240), seed), picture((200, 400), seed + 1)],
+    };
+    let resized = |clip: &Clip| Clip {
+        frames: clip.frames.iter().map(|p| resized(p, side)).collect(),
+    };
+    let clips = [small(3), small(9)];
+    assert_eq!(
+        run(&model, &clips),
+        run(&model, &clips.each_ref().map(resized))
+    );
 }

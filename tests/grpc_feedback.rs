@@ -20,7 +20,7 @@ use headhunt::{
     error::Result,
     feedback::{FeedbackSamples, FeedbackStore},
     head::HeadSelection,
-    media::{ChunkEvent, ChunkSource, MediaSource},
+    media::{ChunkEvent, ChunkSource, MediaSource, SharedImage},
     rpc::{
         OpenMedia, UriSource,
         proto::{
@@ -95,7 +95,7 @@ fn samples(store: &FeedbackStore) -> FeedbackSamples {
 
 /// What the model gives for a segment of this brightness.
 async fn features(server: &TestServer, level: u8) -> Vec<f32> {
-    let frame: Arc<[u8]> = vec![level; SIDE * SIDE * 3].into();
+    let frame = SharedImage::square(SIDE as u32, vec![level; SIDE * SIDE * 3]);
     let job = Job {
         clip: Clip {
             frames: vec![frame; 16],

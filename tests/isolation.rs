@@ -22,8 +22,8 @@ use std::{
 
 use headhunt::{
     error::{Error, Kind, Result},
-    media::{Frame, MediaEvent, MediaSource},
-    model::pixels::resize_bicubic_into,
+    media::{Frame, MediaEvent, MediaSource, RgbImage, SharedImage},
+    model::pixels::{resize_bicubic, resize_bicubic_into},
     pipeline::{
         options::PictureOptions,
         prepare::{Preparation, PrepareOptions, Prepared, PreparedSegment},
@@ -291,11 +291,7 @@ fn a_decoder_that_needs_more_memory_than_it_may_have_fails_alone() {
     assert_eq!(mine(), NONE);
 }
 
-fn prepared(path: &Path, workers: Option<Workers>) -> Vec<PreparedSegment> {
-    let limits = VideoLimits {
-        workers,
-        ..limits()
-    };
+fn people_and_masks() -> PictureOptions {
     let mut pictures = PictureOptions {
         snapshots: Some(SnapshotRules::default()),
         ..PictureOptions::default()
@@ -303,10 +299,24 @@ fn prepared(path: &Path, workers: Option<Workers>) -> Vec<PreparedSegment> {
     pictures
         .mask(vec![vec![(0.1, 0.1), (0.6, 0.2), (0.3, 0.9)]])
         .unwrap();
+    pictures
+}
+
+fn prepared(
+    path: &Path,
+    workers: Option<Workers>,
+    pictures: PictureOptions,
+    keep_smaller: bool,
+) -> Vec<PreparedSegment> {
+    let limits = VideoLimits {
+        workers,
+        ..limits()
+    };
     let options = PrepareOptions {
         rule: SegmentRule::Frames(48),
         frames_per_segment: 16,
         image_side: 448,
+        keep_smaller,
         resize: Arc::new(resize_bicubic_into),
         pictures,
     };
@@ -330,8 +340,8 @@ fn pixels_masks_and_snapshots_are_those_of_this_process_to_the_bit() {
     // which are sampled.
     for (width, height) in [(320, 240), (640, 480), (3840, 2160)] {
         let path = Clip::h264("mp4mux").sized(width, height).frames(60).make();
-        let here = prepared(&path, None);
-        let there = prepared(&path, Some(workers()));
+        let here = prepared(&path, None, people_and_masks(), false);
+        let there = prepared(&path, Some(workers()), people_and_masks(), false);
         assert_eq!(here.len(), 2);
         assert_eq!(here.len(), there.len());
         for (a, b) in here.iter().zip(&there) {
@@ -340,6 +350,50 @@ fn pixels_masks_and_snapshots_are_those_of_this_process_to_the_bit() {
             assert!(a.snapshot.is_some());
             assert_eq!(a.snapshot, b.snapshot);
         }
+    }
+}
+
+#[test]
+fn pictures_that_the_model_resizes_are_kept_where_they_are_smaller() {
+    let _alone = alone();
+    let resized = |picture: &SharedImage| {
+        let rgb = RgbImage {
+            width: picture.width,
+            height: picture.height,
+            data: picture.data.to_vec(),
+        };
+        SharedImage::square(448, resize_bicubic(&rgb, 448).unwrap())
+    };
+    // From processes the second comes reduced already; the third is larger than the model's.
+    for ((width, height), kept_there) in
+        [((320, 240), true), ((500, 400), false), ((640, 480), false)]
+    {
+        let path = Clip::h264("mp4mux").sized(width, height).frames(60).make();
+        for (workers, kept) in [
+            (None, width * height < 448 * 448),
+            (Some(workers()), kept_there),
+        ] {
+            for pictures in [PictureOptions::default(), people_and_masks()] {
+                let square = prepared(&path, workers.clone(), pictures.clone(), false);
+                let smaller = prepared(&path, workers.clone(), pictures.clone(), true);
+                assert_eq!(smaller.len(), 2);
+                for (a, b) in smaller.iter().zip(&square) {
+                    let expected = if kept { (width, height) } else { (448, 448) };
+                    assert!(a.clip.frames.iter().all(|frame| frame.size() == expected));
+                    let frames: Vec<_> = a.clip.frames.iter().map(resized).collect();
+                    assert_eq!(frames, b.clip.frames);
+                    assert_eq!(a.snapshot, b.snapshot);
+                }
+            }
+        }
+        // A motion gate compares pictures of one size.
+        let gated = PictureOptions {
+            motion_gate: Some(0.02),
+            ..PictureOptions::default()
+        };
+        let segments = prepared(&path, None, gated, true);
+        let mut frames = segments.iter().flat_map(|segment| &segment.clip.frames);
+        assert!(frames.all(|frame| frame.size() == (448, 448)));
     }
 }
 
@@ -398,6 +452,7 @@ fn pictures_of_a_segment_that_died_are_a_gap_and_the_source_says_what_follows() 
         rule: SegmentRule::Frames(48),
         frames_per_segment: 16,
         image_side: 448,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

@@ -589,6 +589,7 @@ fn prepare(
         rule,
         frames_per_segment: samples,
         image_side: SIDE,
+        keep_smaller: false,
         resize: grey_resize(calls.clone()),
         pictures: PictureOptions::default(),
     };
@@ -606,9 +607,14 @@ fn clips(items: &[Prepared]) -> Vec<Vec<u8>> {
     items
         .iter()
         .filter_map(|item| match item {
-            Prepared::Segment(segment) => {
-                Some(segment.clip.frames.iter().map(|frame| frame[0]).collect())
-            }
+            Prepared::Segment(segment) => Some(
+                segment
+                    .clip
+                    .frames
+                    .iter()
+                    .map(|frame| frame.data[0])
+                    .collect(),
+            ),
             _ => None,
         })
         .collect()
@@ -623,8 +629,14 @@ fn only_sampled_frames_are_converted_and_repeated_ones_share_pixels() {
     let Prepared::Segment(last) = &items[2] else {
         panic!("a segment was expected")
     };
-    assert!(Arc::ptr_eq(&last.clip.frames[0], &last.clip.frames[1]));
-    assert!(!Arc::ptr_eq(&last.clip.frames[1], &last.clip.frames[2]));
+    assert!(Arc::ptr_eq(
+        &last.clip.frames[0].data,
+        &last.clip.frames[1].data
+    ));
+    assert!(!Arc::ptr_eq(
+        &last.clip.frames[1].data,
+        &last.clip.frames[2].data
+    ));
     assert!(matches!(items[3], Prepared::End(totals) if totals.frames == 10));
 }
 
@@ -653,7 +665,7 @@ fn a_whole_video_is_one_sample() {
     steps.extend(frames(5..10));
     let mut source = FakeSource::new(steps, CancellationToken::new());
     let (clip, stamps) = whole_video(&mut source, 10, 4, SIDE, &resize).unwrap();
-    let greys: Vec<u8> = clip.frames.iter().map(|frame| frame[0]).collect();
+    let greys: Vec<u8> = clip.frames.iter().map(|frame| frame.data[0]).collect();
     assert_eq!(greys, [1, 3, 6, 8]);
     assert_eq!(
         stamps.iter().map(|s| s.index).collect::<Vec<_>>(),
@@ -663,7 +675,7 @@ fn a_whole_video_is_one_sample() {
     // Fewer frames than samples: repeated ones share pixels.
     let mut source = FakeSource::new(frames(0..2), CancellationToken::new());
     let (clip, _) = whole_video(&mut source, 2, 4, SIDE, &resize).unwrap();
-    assert!(Arc::ptr_eq(&clip.frames[0], &clip.frames[1]));
+    assert!(Arc::ptr_eq(&clip.frames[0].data, &clip.frames[1].data));
     assert_eq!(*calls.lock().unwrap(), 6);
     // Fewer frames than counted.
     let mut source = FakeSource::new(frames(0..5), CancellationToken::new());

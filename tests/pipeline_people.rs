@@ -438,6 +438,7 @@ fn prepare(film: Film, pictures: PictureOptions) -> Vec<PreparedSegment> {
         rule: SegmentRule::Frames(N as u32),
         frames_per_segment: 2,
         image_side: SIDE,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures,
     };
@@ -458,7 +459,10 @@ fn sampled_frames_with_the_same_pixels_share_them_within_and_across_segments() {
     let frames: Vec<_> = segments.iter().flat_map(|s| &s.clip.frames).collect();
     assert_eq!(frames.len(), 6);
     for pair in frames.windows(2) {
-        assert_eq!(Arc::ptr_eq(pair[0], pair[1]), pair[0] == pair[1]);
+        assert_eq!(
+            Arc::ptr_eq(&pair[0].data, &pair[1].data),
+            pair[0] == pair[1]
+        );
     }
     assert_eq!(*frames[3], frames[0].clone());
     assert_ne!(frames[3], frames[4]);
@@ -485,6 +489,7 @@ fn under_the_seconds_rule_too() {
         rule: SegmentRule::Seconds(1.2),
         frames_per_segment: 2,
         image_side: SIDE,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

@@ -109,6 +109,7 @@ pub fn run(args: Args) -> Result<()> {
         rule,
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: model.info().image_side,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

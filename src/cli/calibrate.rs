@@ -195,6 +195,7 @@ pub fn run(args: Args) -> Result<()> {
         rule: options.rule,
         frames_per_segment: options.frames_per_segment,
         image_side: info.image_side,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

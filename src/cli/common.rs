@@ -41,6 +41,14 @@ impl ModelArgs {
     /// Loads the first `resident_layers` layers, or all; fetches the checkpoint first where `--model`
     /// is a hub id.
     pub fn load(&self, resident_layers: Option<usize>) -> Result<InternVl> {
+        self.load_with(LoadOptions {
+            resident_layers,
+            ..LoadOptions::default()
+        })
+    }
+
+    /// The same with these options, but for what the arguments say.
+    pub fn load_with(&self, options: LoadOptions) -> Result<InternVl> {
         let device = self.device.parse()?;
         let precision = self.dtype.parse()?;
         let hub = Environment::of_process().hub()?;
@@ -57,7 +65,7 @@ impl ModelArgs {
             device,
             precision,
             threads: self.threads,
-            resident_layers,
+            ..options
         };
         Ok(InternVl::load(&directory, &options)?.with_fingerprint_cache(hub.cache_dir))
     }

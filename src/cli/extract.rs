@@ -76,6 +76,7 @@ pub fn run(args: Args) -> Result<()> {
         },
         frames_per_segment: args.frames_per_segment,
         image_side: model.info().image_side,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

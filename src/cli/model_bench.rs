@@ -1,9 +1,6 @@
 //! `headhunt model bench`: how many segments a second a machine scores with a model.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -12,9 +9,12 @@ use crate::{
     engine::probe::{Clip, HeadProbe, PassTimes},
     error::{Error, Kind, Result, ResultExt},
     head::{HeadId, HeadSelection},
-    limits::{FRAMES_PER_SEGMENT, FRAMES_PER_SEGMENT_MAX, PROBE_MAX_CLIPS, SEGMENT_FRAMES},
+    limits::{
+        FRAME_MAX_SIDE, FRAMES_PER_SEGMENT, FRAMES_PER_SEGMENT_MAX, PROBE_MAX_CLIPS, SEGMENT_FRAMES,
+    },
+    media::{SharedImage, rgb_bytes},
     model::{
-        InternVl,
+        InternVl, LoadOptions,
         prompt::DEFAULT_PROMPTS,
         work::{Work, matmul_peak},
     },
@@ -43,6 +43,10 @@ pub struct Args {
     /// Frames of a segment
     #[arg(long, value_name = "F", default_value_t = FRAMES_PER_SEGMENT)]
     frames: usize,
+    /// Width and height of the pictures in pixels, e.g. 320x240: smaller ones, which the GPU resizes. Default:
+    /// the model's
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    picture: Option<(u32, u32)>,
     /// Passes that are timed
     #[arg(long, value_name = "N", default_value_t = 5)]
     repeats: usize,
@@ -65,6 +69,8 @@ struct Measured {
     batch: usize,
     prompts: u8,
     frames: usize,
+    /// Width and height of the pictures, pixels.
+    picture: [u32; 2],
     /// Tokens of the first prompt.
     tokens: usize,
     repeats: usize,
@@ -109,7 +115,11 @@ pub fn run(args: Args) -> Result<()> {
             "--frames takes 1 to {FRAMES_PER_SEGMENT_MAX} frames"
         )));
     }
-    let model = args.model.load(args.layers)?;
+    let model = args.model.load_with(LoadOptions {
+        resident_layers: args.layers,
+        resize_on_device: args.picture.is_some(),
+        ..LoadOptions::default()
+    })?;
     let peak = matmul_peak(model.place())?;
     if !args.json {
         say(&format!(
@@ -141,6 +151,8 @@ pub fn run(args: Args) -> Result<()> {
 fn measure(model: &InternVl, args: &Args, batch: usize, peak: Option<f64>) -> Result<Measured> {
     let info = model.info().clone();
     let layers = info.resident_layers;
+    let own = u32::try_from(info.image_side).unwrap_or(u32::MAX);
+    let picture = args.picture.unwrap_or((own, own));
     let prompts: Vec<String> = DEFAULT_PROMPTS
         .iter()
         .take(usize::from(args.prompts))
@@ -158,7 +170,7 @@ fn measure(model: &InternVl, args: &Args, batch: usize, peak: Option<f64>) -> Re
     let pass = |number: usize| -> Result<(Duration, PassTimes)> {
         // Other pictures every time: nothing may be remembered from the last pass.
         let clips: Vec<Clip> = (0..batch)
-            .map(|clip| noise(info.image_side, args.frames, number * batch + clip))
+            .map(|clip| noise(picture, args.frames, number * batch + clip))
             .collect();
         let started = Instant::now();
         let (_, times) = model.probe_timed(&clips, &prompts, &heads)?;
@@ -195,6 +207,7 @@ fn measure(model: &InternVl, args: &Args, batch: usize, peak: Option<f64>) -> Re
         batch,
         prompts: args.prompts,
         frames: args.frames,
+        picture: picture.into(),
         tokens,
         repeats: args.repeats,
         pass_s,
@@ -234,11 +247,23 @@ impl Measured {
     }
 }
 
+/// `WIDTHxHEIGHT`, pixels.
+fn size(text: &str) -> std::result::Result<(u32, u32), String> {
+    let side = |text: &str| {
+        text.parse()
+            .ok()
+            .filter(|side| (1..=FRAME_MAX_SIDE).contains(side))
+    };
+    text.split_once('x')
+        .and_then(|(width, height)| side(width).zip(side(height)))
+        .ok_or_else(|| format!("give WIDTHxHEIGHT, each 1 to {FRAME_MAX_SIDE}, e.g. 320x240"))
+}
+
 /// Pictures of noise, none like another.
-fn noise(side: usize, frames: usize, seed: usize) -> Clip {
-    let frame = |number: usize| -> Arc<[u8]> {
+fn noise((width, height): (u32, u32), frames: usize, seed: usize) -> Clip {
+    let frame = |number: usize| {
         let mut state = ((seed * frames + number) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut bytes = vec![0u8; 3 * side * side];
+        let mut bytes = vec![0u8; rgb_bytes((width, height))];
         for eight in bytes.chunks_mut(8) {
             state ^= state << 13;
             state ^= state >> 7;
@@ -246,7 +271,11 @@ fn noise(side: usize, frames: usize, seed: usize) -> Clip {
             let random = state.to_le_bytes();
             eight.copy_from_slice(&random[..eight.len()]);
         }
-        bytes.into()
+        SharedImage {
+            width,
+            height,
+            data: bytes.into(),
+        }
     };
     Clip {
         frames: (0..frames).map(frame).collect(),

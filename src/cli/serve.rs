@@ -331,6 +331,7 @@ fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result
             precision,
             threads: settings.model.threads,
             resident_layers,
+            resize_on_device: settings.model.resize_on_device,
         },
     )?
     .with_fingerprint_cache(hub.cache_dir);

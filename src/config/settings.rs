@@ -89,6 +89,8 @@ pub struct ModelSettings {
     pub dtype: DtypeChoice,
     /// Threads of its CPU side; 0: what suits the machine.
     pub threads: usize,
+    /// Pictures smaller than the model's are resized on the GPU.
+    pub resize_on_device: bool,
 }
 
 /// The number type that a model computes in.

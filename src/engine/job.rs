@@ -102,13 +102,8 @@ impl Job {
                 limits::FRAMES_PER_SEGMENT_MAX
             )));
         }
-        let bytes = info.image_side * info.image_side * 3;
-        if let Some(frame) = self.clip.frames.iter().find(|frame| frame.len() != bytes) {
-            return Err(Error::invalid(format!(
-                "a frame of {} bytes: the model takes {side} × {side} × 3 = {bytes}",
-                frame.len(),
-                side = info.image_side
-            )));
+        for frame in &self.clip.frames {
+            info.check_picture(frame)?;
         }
         check_prompts(&self.prompts)?;
         check_heads(&self.heads, info)

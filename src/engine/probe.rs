@@ -1,18 +1,19 @@
 //! The seam between the engine and whatever runs the model.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     head::{HeadFeatures, HeadSelection},
+    media::SharedImage,
 };
 
 /// The sampled frames of one segment, ready for the model.
 #[derive(Clone)]
 pub struct Clip {
-    /// One picture per sampled frame: `side * side * 3` bytes, RGB u8, already resized. Frames that
+    /// One picture per sampled frame, already resized; or smaller, where the probe resizes. Frames that
     /// repeat share one allocation, so that a probe can encode them once.
-    pub frames: Vec<Arc<[u8]>>,
+    pub frames: Vec<SharedImage>,
 }
 
 /// Facts about the resident model.
@@ -34,6 +35,36 @@ pub struct ProbeInfo {
     pub resident_layers: usize,
     /// Width and height of a frame's picture, pixels.
     pub image_side: usize,
+    /// Whether it also takes pictures with fewer pixels than that, of any width and height, and resizes
+    /// them itself.
+    pub resizes: bool,
+}
+
+impl ProbeInfo {
+    /// Refuses a picture that it does not take.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the sizes.
+    pub fn check_picture(&self, picture: &SharedImage) -> Result<()> {
+        let side = self.image_side;
+        let own = (picture.width as usize, picture.height as usize) == (side, side);
+        let smaller = self.resizes && picture.data.len() < side * side * 3;
+        if picture.is_whole() && (own || smaller) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "a frame of {} x {} pixels in {} bytes: the model takes {side} x {side} x 3 = {} bytes{}",
+            picture.width,
+            picture.height,
+            picture.data.len(),
+            side * side * 3,
+            if self.resizes {
+                ", or smaller ones"
+            } else {
+                ""
+            }
+        )))
+    }
 }
 
 /// How long the stages of one pass took, one after the other.

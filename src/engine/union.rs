@@ -89,6 +89,7 @@ mod tests {
             head_dim: 2,
             resident_layers: 3,
             image_side: 2,
+            resizes: false,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Kind, Result},
     head::{HeadFeatures, HeadSelection},
     limits,
+    media::SharedImage,
     telemetry::{
         metrics::{self, Outcome, Stage},
         traces::StageTime,
@@ -115,9 +116,10 @@ impl Worker {
         let info = self.probe.info();
         let heads = self.config.warm_up_selection(info);
         let pixels = info.image_side * info.image_side * 3;
+        let side = u32::try_from(info.image_side).unwrap_or(u32::MAX);
         // Apart in memory, so that the probe cannot take them for one repeated frame.
         let frames = (0..limits::FRAMES_PER_SEGMENT)
-            .map(|_| Arc::from(vec![128u8; pixels]))
+            .map(|_| SharedImage::square(side, vec![128u8; pixels]))
             .collect();
         let started = Instant::now();
         self.gate.pulse.beat();

@@ -134,6 +134,7 @@ impl Extractor<'_> {
             rule: self.rule,
             frames_per_segment: self.frames_per_sample,
             image_side: self.engine.info().image_side,
+            keep_smaller: false,
             resize: Arc::new(resize_bicubic_into),
             pictures: PictureOptions::default(),
         };

@@ -48,6 +48,9 @@ pub struct LoadOptions {
     /// Decoder layers to load, from the first; `None` for all. A head beyond them cannot be
     /// asked for.
     pub resident_layers: Option<usize>,
+    /// Take pictures of other sizes too, if they have no more pixels than the model's, and resize them on
+    /// the device, which must be a GPU: fewer bytes wait and travel.
+    pub resize_on_device: bool,
 }
 
 /// Token ids of each prompt.
@@ -84,6 +87,12 @@ impl InternVl {
         let tokenizer = PromptTokenizer::load(dir)?;
         check_tokenizer(&tokenizer, &config)?;
         let place = Place::open(options.device, options.precision)?;
+        if options.resize_on_device && place.device.is_cpu() {
+            return Err(Error::precondition(format!(
+                "pictures are resized on a GPU only, and the model runs on {}: leave it to decoding",
+                place.name
+            )));
+        }
         let pool = Pool::new(options.threads)?;
         let from = Loader {
             checkpoint: &checkpoint,
@@ -111,6 +120,7 @@ impl InternVl {
                 head_dim: config.text.head_dim,
                 resident_layers: resident,
                 image_side: config.vision.image,
+                resizes: options.resize_on_device,
             },
             dir: dir.to_owned(),
             fingerprint_cache: None,
@@ -283,15 +293,8 @@ impl InternVl {
                 prompts.len()
             )));
         }
-        let side = self.info.image_side;
         for frame in clips.iter().flat_map(|clip| &clip.frames) {
-            if frame.len() != 3 * side * side {
-                return Err(Error::invalid(format!(
-                    "a picture has {} bytes; the model takes {side} x {side} RGB ({} bytes)",
-                    frame.len(),
-                    3 * side * side
-                )));
-            }
+            self.info.check_picture(frame)?;
         }
         // Clips of one length go through together.
         let mut lengths: Vec<usize> = clips.iter().map(|clip| clip.frames.len()).collect();

@@ -102,6 +102,7 @@ pub async fn run(
         rule: detection.profile.segment,
         frames_per_segment: detection.profile.frames_per_segment,
         image_side: engine.info().image_side,
+        keep_smaller: engine.info().resizes,
         resize: Arc::new(resize_bicubic_into),
         pictures: detection.options.pictures.clone(),
     };

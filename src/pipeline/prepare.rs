@@ -28,7 +28,8 @@ use crate::{
         WORKER_PICTURES_AHEAD_BYTES, WORKER_PICTURES_AHEAD_MAX,
     },
     media::{
-        Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbRows, SourceState,
+        Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbRows,
+        SharedImage, SourceState,
     },
     segment::{SampledSegment, SegmentRule, Segmenter, motion::MotionGate, whole_video_indices},
     telemetry::{
@@ -54,6 +55,9 @@ pub struct PrepareOptions {
     pub frames_per_segment: usize,
     /// Width and height of a frame's picture for the model, pixels.
     pub image_side: usize,
+    /// Leave pictures with fewer pixels than that as they are: the probe resizes them. Not with a motion
+    /// gate, which compares pictures of the model's size.
+    pub keep_smaller: bool,
     /// The resizer.
     pub resize: Resize,
     /// What else happens to the pictures.
@@ -229,7 +233,7 @@ struct Preparer {
     gate: Option<MotionGate>,
     rescore: Rescore,
     /// The last sampled frame of the segment before.
-    previous: Option<Arc<[u8]>>,
+    previous: Option<SharedImage>,
     /// Held by raw pictures of the open segment.
     raw_bytes: usize,
     /// Of the open segment.
@@ -264,7 +268,8 @@ impl Preparer {
                 options.resize,
                 options.pictures.masks,
                 options.pictures.snapshots,
-            )?,
+            )?
+            .keeping_smaller(options.keep_smaller && options.pictures.motion_gate.is_none()),
             raw_bytes: 0,
             received: Received::default(),
             totals: Totals::default(),
@@ -454,7 +459,7 @@ impl Preparer {
     fn pictures(&mut self, segment: &SampledSegment<Sample>) -> Result<(Clip, Option<Snapshot>)> {
         let middle = segment.sample_offsets.len() / 2;
         let middle = segment.sample_offsets.get(middle).copied();
-        let mut frames: Vec<Arc<[u8]>> = Vec::with_capacity(segment.samples.len());
+        let mut frames: Vec<SharedImage> = Vec::with_capacity(segment.samples.len());
         let mut snapshot = None;
         let mut last = None;
         let first = segment.samples.first();
@@ -481,12 +486,12 @@ impl Preparer {
                     frame: *frame,
                 });
             }
-            let pixels = match &self.previous {
-                Some(previous) if *previous == prepared.pixels => previous.clone(),
-                _ => prepared.pixels,
+            let image = match &self.previous {
+                Some(previous) if *previous == prepared.image => previous.clone(),
+                _ => prepared.image,
             };
-            self.previous = Some(pixels.clone());
-            frames.push(pixels);
+            self.previous = Some(image.clone());
+            frames.push(image);
         }
         Ok((Clip { frames }, snapshot))
     }

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
     error::{Error, Result},
-    media::{Fetched, Picture, Reduce, Reduced, Reduction, RgbImage},
+    media::{
+        Fetched, Picture, Reduce, Reduced, Reduction, RgbImage, RgbRows as _, SharedImage,
+        rgb_bytes,
+    },
     model::pixels::resize_bicubic_into,
     segment::mask::Masks,
 };
@@ -22,6 +25,8 @@ pub(super) struct Reducer {
     plain: Reduction,
     /// For people too, where asked for.
     shown: Reduction,
+    /// Whether pictures with fewer pixels than the model's stay as they are.
+    keeps_smaller: bool,
 }
 
 impl Reducer {
@@ -47,7 +52,14 @@ impl Reducer {
                 ..plain.clone()
             },
             plain,
+            keeps_smaller: false,
         })
+    }
+
+    /// Leaves pictures with fewer pixels than the model's as they are, but for the masks.
+    pub fn keeping_smaller(mut self, keeps: bool) -> Self {
+        self.keeps_smaller = keeps;
+        self
     }
 
     /// Says that [`of`](Self::of) will be asked for the same soon.
@@ -56,46 +68,59 @@ impl Reducer {
     }
 
     /// The picture for the model and, if `shown` and asked for, for people.
-    pub fn of(&self, picture: &dyn Picture, shown: bool) -> Result<Reduced> {
+    pub fn of(&self, picture: &dyn Picture, shown: bool) -> Result<Reduced<SharedImage>> {
         let how = if shown { &self.shown } else { &self.plain };
         let reduced = match picture.fetch(how).transpose()? {
-            Some(Fetched::Reduced(reduced)) => reduced,
+            Some(Fetched::Reduced(reduced)) => Reduced {
+                pixels: SharedImage::square(how.side, reduced.pixels),
+                upright: reduced.upright,
+                jpeg: reduced.jpeg,
+            },
             Some(Fetched::Whole(picture)) => self.here(&*picture, how)?,
             None => self.here(picture, how)?,
         };
-        let expected = how.bytes();
-        if reduced.pixels.len() != expected {
+        if !reduced.pixels.is_whole() {
             return Err(Error::internal(format!(
-                "a picture was reduced to {} bytes, not {expected}",
-                reduced.pixels.len()
+                "a picture was reduced to {} bytes, not {}",
+                reduced.pixels.data.len(),
+                how.bytes()
             )));
         }
         Ok(reduced)
     }
 
-    fn here(&self, picture: &dyn Picture, how: &Reduction) -> Result<Reduced> {
+    fn here(&self, picture: &dyn Picture, how: &Reduction) -> Result<Reduced<SharedImage>> {
+        let bytes = picture.as_rows().map(|rows| rgb_bytes(rows.size()));
+        if self.keeps_smaller && bytes.is_some_and(|bytes| bytes < how.bytes()) {
+            let rgb = upright(picture, &self.masks)?;
+            return Ok(Reduced {
+                upright: rgb.size(),
+                jpeg: jpeg(&rgb, how)?,
+                pixels: rgb.into(),
+            });
+        }
         let mut pixels: Arc<[u8]> = std::iter::repeat_n(0, how.bytes()).collect();
         // Nobody else has it yet.
         let place = Arc::get_mut(&mut pixels).unwrap_or_default();
         let reduced = reduce(picture, how, &self.masks, &self.resize, place)?;
         Ok(Reduced {
-            pixels,
+            pixels: SharedImage::square(how.side, pixels),
             upright: reduced.upright,
             jpeg: reduced.jpeg,
         })
     }
 
     /// A JPEG of a picture that was reduced before it was known that it would be shown.
-    pub fn late_jpeg(&self, reduced: &Reduced) -> Result<Option<Arc<[u8]>>> {
+    pub fn late_jpeg(&self, reduced: &Reduced<SharedImage>) -> Result<Option<Arc<[u8]>>> {
         let Some(rules) = &self.shown.snapshot else {
             return Ok(None);
         };
-        let square = RgbImage {
-            width: self.shown.side,
-            height: self.shown.side,
-            data: reduced.pixels.to_vec(),
+        let rgb = RgbImage {
+            width: reduced.pixels.width,
+            height: reduced.pixels.height,
+            data: reduced.pixels.data.to_vec(),
         };
-        snapshot::jpeg(&square, reduced.upright, rules)
+        snapshot::jpeg(&rgb, reduced.upright, rules)
     }
 }
 
@@ -118,20 +143,30 @@ fn reduce(
             jpeg: None,
         });
     }
+    let rgb = upright(picture, masks)?;
+    resize(&rgb, how.side, pixels)?;
+    Ok(Reduced {
+        pixels: (),
+        upright: rgb.size(),
+        jpeg: jpeg(&rgb, how)?,
+    })
+}
+
+/// The whole picture in RGB, masked.
+fn upright(picture: &dyn Picture, masks: &Masks) -> Result<RgbImage> {
     let mut rgb = picture.to_rgb()?;
     if !masks.is_empty() {
         masks.apply(&mut rgb)?;
     }
-    let upright = (rgb.width, rgb.height);
-    resize(&rgb, how.side, pixels)?;
-    Ok(Reduced {
-        pixels: (),
-        upright,
-        jpeg: match &how.snapshot {
-            Some(rules) => snapshot::jpeg(&rgb, upright, rules)?,
-            None => None,
-        },
-    })
+    Ok(rgb)
+}
+
+/// For people, where asked for.
+fn jpeg(rgb: &RgbImage, how: &Reduction) -> Result<Option<Arc<[u8]>>> {
+    match &how.snapshot {
+        Some(rules) => snapshot::jpeg(rgb, rgb.size(), rules),
+        None => Ok(None),
+    }
 }
 
 /// What a decoder process reduces its pictures with: the same, with the resizer of [`detect`](super::detect).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Kind, Result},
-    media::{Picture, Reduced},
+    media::{Picture, Reduced, SharedImage},
 };
 
 use super::reduce::Reducer;
@@ -14,8 +14,8 @@ use super::reduce::Reducer;
 pub(super) enum Sample {
     /// As decoded.
     Raw(Arc<dyn Picture>),
-    /// Already masked and at the model's size.
-    Reduced(Arc<Reduced>),
+    /// Already masked and as it goes to the model.
+    Reduced(Arc<Reduced<SharedImage>>),
     /// Gone with the process that held it; why.
     Lost(Arc<str>),
 }
@@ -23,7 +23,7 @@ pub(super) enum Sample {
 /// A sampled frame.
 pub(super) struct Prepared {
     /// For the model.
-    pub pixels: Arc<[u8]>,
+    pub image: SharedImage,
     /// For people, where asked for and where it could be made small enough.
     pub jpeg: Option<Arc<[u8]>>,
 }
@@ -66,12 +66,12 @@ impl Sample {
             Sample::Raw(picture) => {
                 let reduced = reducer.of(picture.as_ref(), snapshot)?;
                 Ok(Prepared {
-                    pixels: reduced.pixels,
+                    image: reduced.pixels,
                     jpeg: reduced.jpeg,
                 })
             }
             Sample::Reduced(reduced) => Ok(Prepared {
-                pixels: reduced.pixels.clone(),
+                image: reduced.pixels.clone(),
                 jpeg: if snapshot {
                     reducer.late_jpeg(reduced)?
                 } else {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::{
     error::{Error, Result},
     limits::{GATED_RUN_MAX, MOTION_BLOCKS_PER_SIDE, MOTION_WORST_ONE_IN},
-    media::{FrameStamp, MediaTime},
+    media::{FrameStamp, MediaTime, SharedImage},
 };
 
 #[cfg(test)]
@@ -76,16 +76,17 @@ impl MotionGate {
         number: u64,
         run: u64,
         stamps: &[FrameStamp],
-        frames: &[Arc<[u8]>],
+        frames: &[SharedImage],
     ) -> Result<Option<u64>> {
         let mut grids: Vec<Arc<[u16]>> = Vec::with_capacity(frames.len());
         for (i, frame) in frames.iter().enumerate() {
-            let same = i
-                .checked_sub(1)
-                .filter(|before| frames.get(*before).is_some_and(|f| Arc::ptr_eq(f, frame)));
+            let same = i.checked_sub(1).filter(|before| {
+                let before = frames.get(*before);
+                before.is_some_and(|before| Arc::ptr_eq(&before.data, &frame.data))
+            });
             grids.push(match same.and_then(|before| grids.get(before)) {
                 Some(grid) => grid.clone(),
-                None => self.blocks.grid(frame)?,
+                None => self.blocks.grid(&frame.data)?,
             });
         }
         let end = stamps.last().map_or(MediaTime::ZERO, FrameStamp::end);

@@ -92,6 +92,7 @@ impl BrightnessProbe {
                 head_dim: HEAD_DIM,
                 resident_layers: 3,
                 image_side: SIDE,
+                resizes: false,
             },
             control,
             varied: false,
@@ -175,7 +176,7 @@ impl HeadProbe for BrightnessProbe {
                 let (sum, n) = clip
                     .frames
                     .iter()
-                    .flat_map(|frame| frame.iter())
+                    .flat_map(|frame| frame.data.iter())
                     .fold((0u64, 0u64), |(sum, n), byte| {
                         (sum + u64::from(*byte), n + 1)
                     });

@@ -19,7 +19,7 @@ use headhunt::{
     head::{HeadFeatures, HeadId, HeadSelection},
     media::{
         Frame, FrameStamp, MediaEvent, MediaInfo, MediaSource, MediaTime, Picture, RgbImage,
-        SourceState,
+        SharedImage, SourceState,
     },
     profile::{Edge, LocatorParams, ModelBinding, Profile, SCHEMA, ScorerParams},
     segment::SegmentRule,
@@ -103,6 +103,7 @@ impl FakeProbe {
                 head_dim: HEAD_DIM,
                 resident_layers: 3,
                 image_side: SIDE,
+                resizes: false,
             },
             turnstile: Arc::default(),
             log: Arc::default(),
@@ -127,7 +128,7 @@ impl HeadProbe for FakeProbe {
         self.log
             .lock()
             .unwrap()
-            .push(clips.iter().map(|clip| clip.frames[0][0]).collect());
+            .push(clips.iter().map(|clip| clip.frames[0].data[0]).collect());
         if clips.len() > self.room.load(SeqCst) {
             return Err(Error::new(
                 Kind::ResourceExhausted,
@@ -137,7 +138,7 @@ impl HeadProbe for FakeProbe {
         clips
             .iter()
             .map(|clip| {
-                match clip.frames[0][0] {
+                match clip.frames[0].data[0] {
                     PANIC => panic!("the double was told to"),
                     FAIL => return Err(Error::data_loss("NaN in the double")),
                     _ => {}
@@ -166,7 +167,7 @@ fn features(
     let sum: u32 = clip
         .frames
         .iter()
-        .flat_map(|frame| frame.iter())
+        .flat_map(|frame| frame.data.iter())
         .map(|byte| u32::from(*byte))
         .sum();
     let mean = sum as f32 / (clip.frames.len() * SIDE * SIDE * 3) as f32;
@@ -189,7 +190,7 @@ fn features(
 
 /// A clip of two frames of one grey.
 pub fn clip(grey: u8) -> Clip {
-    let frame: Arc<[u8]> = vec![grey; SIDE * SIDE * 3].into();
+    let frame = SharedImage::square(SIDE as u32, vec![grey; SIDE * SIDE * 3]);
     Clip {
         frames: vec![frame.clone(), frame],
     }

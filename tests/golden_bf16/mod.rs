@@ -18,16 +18,15 @@ fn load_bf16(dir: &Path, resident_layers: Option<usize>) -> InternVl {
 
 /// Frames of smooth gradients with a square that moves: nearer to a video than noise.
 fn moving_square(side: usize, frames: usize) -> Clip {
-    let frame = |number: usize| -> Arc<[u8]> {
+    let frame = |number: usize| {
         let inside = |at: usize, from: usize| (from..from + side / 4).contains(&at);
-        (0..side * side)
-            .flat_map(|at| {
-                let (x, y) = (at % side, at / side);
-                let square = inside(x, number * side / 8) && inside(y, side / 3);
-                let bright = if square { 90 } else { 0 };
-                [x, y, x + y].map(|v| (v * 120 / side + bright) as u8)
-            })
-            .collect()
+        let levels = (0..side * side).flat_map(|at| {
+            let (x, y) = (at % side, at / side);
+            let square = inside(x, number * side / 8) && inside(y, side / 3);
+            let bright = if square { 90 } else { 0 };
+            [x, y, x + y].map(|v| (v * 120 / side + bright) as u8)
+        });
+        SharedImage::square(side as u32, levels.collect::<Vec<u8>>())
     };
     Clip {
         frames: (0..frames).map(frame).collect(),

@@ -222,6 +222,7 @@ fn features(
         rule: SegmentRule::Frames(SEGMENT_FRAMES),
         frames_per_segment: FRAMES_PER_SEGMENT,
         image_side: model.info().image_side,
+        keep_smaller: false,
         resize: Arc::new(resize_bicubic_into),
         pictures: PictureOptions::default(),
     };

@@ -25,7 +25,7 @@ impl HeadProbe for OneNumber {
             prompts: 1,
             heads: 1,
             head_dim: 1,
-            data: vec![f32::from(clip.frames[0][0]) / 255.0],
+            data: vec![f32::from(clip.frames[0].data[0]) / 255.0],
         };
         Ok(clips.iter().map(one).collect())
     }
@@ -149,6 +149,7 @@ async fn detect(
         head_dim: 1,
         resident_layers: 1,
         image_side: 4,
+        resizes: false,
     };
     let config = EngineConfig {
         warm_up: false,

@@ -1,9 +1,6 @@
 //! The vision side: pictures to tokens of the language model.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{collections::HashMap, sync::atomic::Ordering::Relaxed};
 
 use candle_core::{DType, Tensor};
 
@@ -14,6 +11,7 @@ use crate::{
     engine::probe::Clip,
     error::{Error, Result},
     limits::{VISION_FRAMES_PER_PASS, VISION_FRAMES_PER_PASS_GPU},
+    media::SharedImage,
     model::{linear::failed, pixels, projector::unshuffle},
 };
 
@@ -62,15 +60,14 @@ impl InternVl {
             .map_err(failed("encoding pictures"))
     }
 
-    /// Projected tokens `[frames, tokens, hidden]` of frames of RGB bytes, in one pass.
-    fn encode_frames(&self, frames: &[&Arc<[u8]>]) -> Result<Tensor> {
+    /// Projected tokens `[frames, tokens, hidden]` of frames, in one pass.
+    fn encode_frames(&self, frames: &[&SharedImage]) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if self.place.device.is_cuda() {
-            let frames: Vec<&[u8]> = frames.iter().map(|frame| &***frame).collect();
             let vision = &self.config.vision;
             return kernels::cuda::patches(
                 &self.place.device,
-                &frames,
+                frames,
                 (vision.grid(), vision.patch),
             )
             .and_then(|patches| self.project(self.vision.forward_patches(&patches)?))
@@ -79,7 +76,7 @@ impl InternVl {
         }
         let mut values = Vec::new();
         for frame in frames {
-            values.extend(pixels::normalize(frame)?);
+            values.extend(pixels::normalize(&frame.data)?);
         }
         Ok(self.encode(&values)?.2)
     }
@@ -95,14 +92,14 @@ impl InternVl {
     /// are encoded once, whichever clip they are in.
     pub(super) fn encode_clips(&self, clips: &[Clip]) -> Result<Vec<Tensor>> {
         let mut numbers: HashMap<*const u8, usize> = HashMap::new();
-        let mut distinct: Vec<&Arc<[u8]>> = Vec::new();
+        let mut distinct: Vec<&SharedImage> = Vec::new();
         let places: Vec<Vec<usize>> = clips
             .iter()
             .map(|clip| {
                 clip.frames
                     .iter()
                     .map(|frame| {
-                        *numbers.entry(frame.as_ptr()).or_insert_with(|| {
+                        *numbers.entry(frame.data.as_ptr()).or_insert_with(|| {
                             distinct.push(frame);
                             distinct.len() - 1
                         })

@@ -67,6 +67,14 @@ impl Axis {
     }
 }
 
+#[cfg(any(test, feature = "cuda"))]
+impl Axis {
+    /// First source pixel of each target pixel, and as many weights of each.
+    pub fn table(&self) -> (&[usize], &[i32]) {
+        (&self.starts, &self.weights)
+    }
+}
+
 /// First source pixel and weights of target pixel `i`. The order and types of the operations are
 /// Pillow's, since the last bit of a weight may hang on them.
 fn window(from: usize, to: usize, i: usize) -> (usize, Vec<i32>) {

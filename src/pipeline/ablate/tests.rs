@@ -22,6 +22,7 @@ fn info() -> ProbeInfo {
         head_dim: DIM,
         resident_layers: LAYERS,
         image_side: 8,
+        resizes: false,
     }
 }
 

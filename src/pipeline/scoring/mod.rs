@@ -161,6 +161,7 @@ impl Scoring<'_> {
             rule: profile.segment,
             frames_per_segment: profile.frames_per_segment,
             image_side: self.probe.info().image_side,
+            keep_smaller: false,
             resize: Arc::clone(&self.resize),
             pictures: PictureOptions::default(),
         };

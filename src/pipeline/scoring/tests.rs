@@ -99,6 +99,7 @@ fn meta(list: &VideoList, shard: Shard, profile: &Profile) -> Meta {
         head_dim: 1,
         resident_layers: 1,
         image_side: 8,
+        resizes: false,
     };
     Meta::new(profile, &info, list, shard).unwrap()
 }

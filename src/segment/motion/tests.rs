@@ -8,18 +8,22 @@ use crate::error::Kind;
 const SIDE: usize = 448;
 const SEGMENT: Duration = Duration::from_millis(1600);
 
-fn grey(level: u8) -> Arc<[u8]> {
-    vec![level; SIDE * SIDE * 3].into()
+fn grey(level: u8) -> SharedImage {
+    square(vec![level; SIDE * SIDE * 3])
+}
+
+fn square(data: Vec<u8>) -> SharedImage {
+    SharedImage::square(SIDE as u32, data)
 }
 
 /// Grey with a square of another grey in it.
-fn with_square(level: u8, square: u8, at: usize, side: usize) -> Arc<[u8]> {
+fn with_square(level: u8, inner: u8, at: usize, side: usize) -> SharedImage {
     let mut data = vec![level; SIDE * SIDE * 3];
     for row in at..at + side {
         let start = (row * SIDE + at) * 3;
-        data[start..start + side * 3].fill(square);
+        data[start..start + side * 3].fill(inner);
     }
-    data.into()
+    square(data)
 }
 
 /// Segment after segment, each 1.6 s, in one run.
@@ -38,7 +42,7 @@ impl Stream {
         }
     }
 
-    fn push(&mut self, frames: &[Arc<[u8]>]) -> Option<u64> {
+    fn push(&mut self, frames: &[SharedImage]) -> Option<u64> {
         let start = MediaTime::ZERO.saturating_add(SEGMENT * self.number as u32);
         let stamp = FrameStamp {
             index: self.number,
@@ -120,13 +124,12 @@ fn a_slowly_brightening_scene_adds_up_until_it_counts() {
 #[test]
 fn noise_of_a_camera_is_nothing() {
     let mut state = 1u32;
-    let mut noisy = || -> Arc<[u8]> {
-        (0..SIDE * SIDE * 3)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                120 + (state >> 24) as u8 % 17 - 8
-            })
-            .collect()
+    let mut noisy = || {
+        let levels = (0..SIDE * SIDE * 3).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            120 + (state >> 24) as u8 % 17 - 8
+        });
+        square(levels.collect())
     };
     let mut stream = Stream::new(0.02);
     assert_eq!(stream.push(&[noisy(), noisy()]), None);
@@ -179,6 +182,6 @@ fn wrong_thresholds_and_frames_are_refused() {
         assert_eq!(error.field(), Some("motion_gate.threshold"));
     }
     let mut gate = MotionGate::new(0.02, SIDE).unwrap();
-    let short: Arc<[u8]> = vec![0; 3].into();
+    let short = SharedImage::square(1, vec![0; 3]);
     assert!(gate.repeats(0, 0, &[], &[short]).is_err());
 }

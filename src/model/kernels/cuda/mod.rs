@@ -10,6 +10,7 @@ mod attention;
 mod pictures;
 mod pointwise;
 mod product;
+mod resize;
 mod tiled;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -72,6 +73,7 @@ pub struct Kernels {
     attention: attention::Functions,
     pointwise: pointwise::Functions,
     pictures: pictures::Pictures,
+    resizer: resize::Resizer,
 }
 
 impl Kernels {
@@ -101,6 +103,7 @@ impl Kernels {
             attention: attention::Functions::load(&module(code::ATTENTION)?, hopper.as_ref())?,
             pictures: pictures::Pictures::load(&device, &pointwise)?,
             pointwise: pointwise::Functions::load(&pointwise)?,
+            resizer: resize::Resizer::load(&module(code::RESIZE)?)?,
             device,
             stream,
         })
