@@ -37,9 +37,10 @@ demo: build      ## the main job on synthetic clips and random weights; no downl
 
 test: setup lint unit ## everything that CI checks
 
-lint:            ## format and clippy, warnings are errors
+lint:            ## format, clippy and the library's documentation, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib
 
 unit:            ## unit, golden, property and gRPC tests
 	$(CARGO) test --locked

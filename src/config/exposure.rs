@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{ServerSettings, settings::lasts};
+use super::{ServerSettings, ranges::lasts};
 use crate::error::{Error, Result};
 
 /// Refuses half a TLS identity, and a listener beyond this machine that everybody may use.

@@ -8,7 +8,9 @@ mod environment;
 mod exposure;
 mod load;
 mod print;
+mod ranges;
 mod settings;
+mod values;
 
 pub use environment::{Environment, HubSettings};
 pub use load::{DEFAULTS, Overrides};

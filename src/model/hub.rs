@@ -27,7 +27,7 @@ use hf_hub::{
 /// Where and how to fetch.
 #[derive(Clone, Debug, Default)]
 pub struct HubOptions {
-    /// Base URL of the hub, what `HF_ENDPOINT` names; `None`: https://huggingface.co.
+    /// Base URL of the hub, what `HF_ENDPOINT` names; `None`: <https://huggingface.co>.
     pub endpoint: Option<String>,
     /// Cache folder, laid out as the hub's own tools do it; `None`: ~/.cache/huggingface/hub.
     pub cache_dir: Option<PathBuf>,

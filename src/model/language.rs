@@ -1,7 +1,7 @@
 //! The language model (Qwen2) as far as attention heads need it: prefill only, no output head, no
 //! hidden state between calls.
 //!
-//! A pass may be asked for the hidden states and some logits too (see [`Tail`]); that is for comparing
+//! A pass may be asked for the hidden states and some logits too (see `Tail`); that is for comparing
 //! the method with others, not for detection.
 //!
 //! The feature of a head is its slice of the input of `o_proj` at the last token. So of the

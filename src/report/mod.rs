@@ -195,7 +195,7 @@ impl Report {
     ///
     /// # Errors
     /// `ResourceExhausted` where it would have more than
-    /// [`REPORT_MAX_BYTES`](crate::limits::REPORT_MAX_BYTES) bytes.
+    /// [`REPORT_MAX_BYTES`] bytes.
     pub fn html(&self) -> Result<String> {
         let page = page::page(self);
         if page.len() > REPORT_MAX_BYTES {

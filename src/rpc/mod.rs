@@ -1,7 +1,7 @@
 //! RPC: tonic services; a handler parses, calls `pipeline` and converts.
 //!
-//! A `Detect` call becomes a [session](session): one task reads requests and hands chunks to the
-//! decoder's thread ([upload]), another forwards what the detection finds ([responses]). Whatever
+//! A `Detect` call becomes a `session`: one task reads requests and hands chunks to the
+//! decoder's thread (`upload`), another forwards what the detection finds (`responses`). Whatever
 //! ends it (client gone, deadline, slow reader, bad message, shutdown) cancels one token, and the slot
 //! is free once the decoder has let go.
 

@@ -1,7 +1,7 @@
 //! RTSP: a camera's address to the RTP packets of its video track. Sockets and text, no decoding.
 //!
 //! The client is our own because of what has to be known and decided here: which address a name led
-//! to before anything is sent to it (also after a redirect; see [`net`](crate::net)) and how exactly a
+//! to before anything is sent to it (also after a redirect; see [`net`]) and how exactly a
 //! camera failed. Messages, session descriptions, digests and TLS come from libraries.
 
 mod auth;

@@ -1,7 +1,7 @@
 //! WEB: an http(s) URL to the bytes of the file there. Sockets and headers, no decoding.
 //!
 //! HTTP itself is hyper's. What is decided here is where a request may go: the connection is made by
-//! [`net`](crate::net), which judges the very address that it connects to, again after each redirect,
+//! [`net`], which judges the very address that it connects to, again after each redirect,
 //! and a redirect never leads from TLS to plain text. A failure says what failed and names neither
 //! credentials nor the query.
 

@@ -156,6 +156,12 @@ fn nonsense_is_refused_with_the_key() {
 }
 
 #[test]
+fn only_a_gpu_may_be_told_to_resize() {
+    let message = refusal("model.device = 'cpu'\nmodel.resize_on_device = true", &[]);
+    assert!(message.contains("model.resize_on_device"), "{message}");
+}
+
+#[test]
 fn lists_come_as_lists_or_with_commas() {
     let file = "sources.schemes = ['rtsps', 'file']\nsources.file_roots = ['/srv/a', '/srv/b']";
     let settings = load(file, &[], &Overrides::default()).unwrap();

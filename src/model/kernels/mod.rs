@@ -1,5 +1,5 @@
 //! Pointwise and attention kernels, fused: vectorised on the CPU, our own in CUDA C++ on a GPU (see
-//! [`cuda`]), and candle's operations where a shape fits neither.
+//! `cuda`), and candle's operations where a shape fits neither.
 //!
 //! A function that takes its first tensor by value may overwrite it: its caller must hold the only
 //! handle of that storage.

@@ -10,7 +10,7 @@
 //!
 //! Pictures stay in the process; what crosses, through shared memory, is the model's 448 × 448 pixels of
 //! those that are sampled, or small ones as they are. The process is forked from one that has loaded GStreamer
-//! (see [`forks`]) and confines itself before it reads the first byte of media (see [`confine`] and [`reach`]).
+//! (see `forks`) and confines itself before it reads the first byte of media (see `confine` and `reach`).
 
 mod board;
 mod child;
