@@ -242,6 +242,37 @@ fn cancelling_and_dropping_end_a_process_at_once_even_one_that_hangs() {
 }
 
 #[test]
+fn a_service_manager_that_asks_every_process_to_end_ends_no_decoder() {
+    let _alone = alone();
+    let path = Clip::h264("mp4mux").frames(100).make();
+    let one_by_one = VideoLimits {
+        workers: Some(Workers {
+            forks: None,
+            ..workers()
+        }),
+        ..limits()
+    };
+    for limits in [limits(), one_by_one] {
+        let mut source =
+            open(Input::File(path.clone()), &limits, CancellationToken::new()).unwrap();
+        frame(&mut *source);
+        let servers = fork_servers(std::process::id(), &processes());
+        for name in ["TERM", "INT", "HUP"] {
+            for pid in mine().iter().chain(&servers) {
+                signal(name, *pid);
+            }
+        }
+        let mut frames = 1;
+        while let Some(event) = source.next_event().unwrap() {
+            frames += u64::from(matches!(event, MediaEvent::Frame(_)));
+        }
+        assert_eq!(frames, 100);
+        drop(source);
+        assert_eq!(mine(), NONE);
+    }
+}
+
+#[test]
 fn nobody_waits_for_a_picture_of_a_stream_that_was_cancelled() {
     let _alone = alone();
     let path = Clip::h264("mp4mux").frames(300).make();
@@ -410,6 +441,8 @@ fn a_fork_server_that_is_killed_costs_no_stream() {
         ..limits()
     };
     let own = std::process::id();
+    // As the first process of a container, it gets the children of the one that is killed.
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).unwrap();
     let before = fork_servers(own, &processes());
     let forks = || {
         let mut now = fork_servers(own, &processes());
@@ -441,6 +474,7 @@ fn a_fork_server_that_is_killed_costs_no_stream() {
     while first.next_event().unwrap().is_some() {}
     drop((first, second));
     assert_eq!(mine(), NONE);
+    rustix::process::set_child_subreaper(None).unwrap();
 }
 
 #[test]

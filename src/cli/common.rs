@@ -56,6 +56,7 @@ impl ModelArgs {
             &self.model,
             &HubOptions {
                 endpoint: Some(hub.endpoint),
+                cache_dir: hub.models_dir,
                 token: hub.token,
                 progress: std::io::stderr().is_terminal(),
                 ..HubOptions::default()

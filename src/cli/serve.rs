@@ -1,6 +1,6 @@
 //! `headhunt serve`: plugs settings, model, engine and decoder into the server.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -229,11 +229,14 @@ impl Found {
             (Some(dir), choice) if choice.is_some() || may_be_none => (dir, choice),
             (None, _) if may_be_none => return Ok(Found::Nothing),
             _ => {
-                return Err(Error::invalid(
-                    "no profile: set profiles.file (or --profile), or profiles.dir and profiles.active; `headhunt calibrate` makes one",
-                ));
+                return Err(no_profile());
             }
         };
+        if may_be_none {
+            fs::create_dir_all(dir).or_kind(Kind::FailedPrecondition, || {
+                format!("cannot make profiles.dir = {}", dir.display())
+            })?;
+        }
         let store = ProfileStore::open_or_read(dir, choice)?;
         if let (Some(active), Some(choice)) = (store.active(), choice)
             && active != choice
@@ -286,16 +289,25 @@ impl Found {
     }
 }
 
+pub(super) fn no_model() -> Error {
+    Error::invalid("no model: set model.path, or --model, to a directory or a hub id")
+        .with_field("model.path")
+}
+
+pub(super) fn no_profile() -> Error {
+    Error::invalid(
+        "no profile: set profiles.file (or --profile), or profiles.dir and profiles.active; `headhunt calibrate` makes one",
+    )
+}
+
 fn load(settings: &Settings, environment: &Environment, found: &Found) -> Result<InternVl> {
-    let name = settings.model.path.as_deref().ok_or_else(|| {
-        Error::invalid("no model: set model.path, or --model, to a directory or a hub id")
-            .with_field("model.path")
-    })?;
+    let name = settings.model.path.as_deref().ok_or_else(no_model)?;
     let hub = environment.hub()?;
     let dir = hub::resolve(
         name,
         &HubOptions {
             endpoint: Some(hub.endpoint),
+            cache_dir: hub.models_dir,
             token: hub.token,
             ..HubOptions::default()
         },
@@ -365,21 +377,21 @@ fn engine_config(settings: &Settings, device: &str, found: &Found) -> EngineConf
     }
 }
 
+/// What decoding keeps to; refused where it cannot be had here.
 #[cfg(feature = "video")]
-fn decoder(
+pub(super) fn video_limits(
     settings: &Settings,
     environment: &Environment,
-    runtime: &Handle,
-) -> Result<Arc<dyn OpenMedia>> {
+) -> Result<crate::video::VideoLimits> {
     use crate::{
         config::Isolation,
-        net, rtsp,
-        video::worker::{ForkServer, Workers},
-        web,
+        video::{
+            VideoLimits,
+            worker::{ForkServer, Workers},
+        },
     };
     let set = &settings.video;
-    let cameras = &settings.cameras;
-    let defaults = crate::video::VideoLimits::default();
+    let defaults = VideoLimits::default();
     let spool_dir = set.spool_dir.clone().unwrap_or(defaults.spool_dir);
     if !spool_dir.is_dir() {
         return Err(Error::not_found(format!(
@@ -388,7 +400,7 @@ fn decoder(
         ))
         .with_field("video.spool_dir"));
     }
-    let limits = crate::video::VideoLimits {
+    let limits = VideoLimits {
         max_pixels: set.max_pixels,
         max_side: set.max_side,
         spool_dir,
@@ -410,6 +422,19 @@ fn decoder(
             "video.isolation = \"none\": a decoder that crashes ends the server with all of its streams"
         ),
     }
+    Ok(limits)
+}
+
+#[cfg(feature = "video")]
+fn decoder(
+    settings: &Settings,
+    environment: &Environment,
+    runtime: &Handle,
+) -> Result<Arc<dyn OpenMedia>> {
+    use crate::{net, rtsp, web};
+    let set = &settings.video;
+    let cameras = &settings.cameras;
+    let limits = video_limits(settings, environment)?;
     let dialer = net::Dialer {
         clock: SystemClock::shared(),
         resolver: Arc::new(net::SystemResolver),

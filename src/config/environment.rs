@@ -29,6 +29,8 @@ pub struct HubSettings {
     pub endpoint: String,
     /// Bearer token for gated checkpoints.
     pub token: Option<String>,
+    /// Directory of the checkpoints that were fetched; `None` where the environment names none.
+    pub models_dir: Option<PathBuf>,
     /// Directory under which fingerprints are kept; `None` where the environment names none.
     pub cache_dir: Option<PathBuf>,
 }
@@ -39,6 +41,7 @@ impl std::fmt::Debug for HubSettings {
         f.debug_struct("HubSettings")
             .field("endpoint", &self.endpoint)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("models_dir", &self.models_dir)
             .field("cache_dir", &self.cache_dir)
             .finish()
     }
@@ -93,8 +96,9 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// `HF_ENDPOINT`, `HF_TOKEN` and the cache directory: `$XDG_CACHE_HOME/headhunt`, by default
-    /// `$HOME/.cache/headhunt`.
+    /// `HF_ENDPOINT`, `HF_TOKEN`; the directory of checkpoints as the hub's own tools have it: `$HF_HUB_CACHE`,
+    /// `$HF_HOME/hub`, `huggingface/hub` below `$XDG_CACHE_HOME` or `$HOME/.cache`; and the cache directory,
+    /// `headhunt` below one of these two.
     ///
     /// Fails with `InvalidArgument` for an endpoint that is not http(s).
     pub fn hub(&self) -> Result<HubSettings> {
@@ -104,14 +108,14 @@ impl Environment {
                 "HF_ENDPOINT must begin with https:// or http://",
             ));
         }
-        let cache_dir = match (self.get("XDG_CACHE_HOME"), self.get("HOME")) {
-            (Some(cache), _) => Some(PathBuf::from(cache)),
-            (None, home) => home.map(|home| PathBuf::from(home).join(".cache")),
-        };
+        let path = |name: &str| self.get(name).map(PathBuf::from);
+        let caches = path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")));
+        let of_hub = path("HF_HOME").or_else(|| Some(caches.as_ref()?.join("huggingface")));
         Ok(HubSettings {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: self.get("HF_TOKEN").map(str::to_owned),
-            cache_dir: cache_dir.map(|dir| dir.join("headhunt")),
+            models_dir: path("HF_HUB_CACHE").or_else(|| Some(of_hub?.join("hub"))),
+            cache_dir: caches.map(|dir| dir.join("headhunt")),
         })
     }
 }
@@ -161,11 +165,27 @@ mod tests {
     }
 
     #[test]
+    fn checkpoints_are_where_the_hubs_tools_have_them() {
+        for (variables, dir) in [
+            (&[("HOME", "/h")][..], "/h/.cache/huggingface/hub"),
+            (&[("HOME", "/h"), ("HF_HOME", "/data/hub")], "/data/hub/hub"),
+            (&[("HF_HOME", "/a"), ("HF_HUB_CACHE", "/b")], "/b"),
+        ] {
+            let hub = environment(variables).hub().unwrap();
+            assert_eq!(hub.models_dir, Some(PathBuf::from(dir)));
+        }
+    }
+
+    #[test]
     fn xdg_cache_home_wins_over_home_and_empty_means_unset() {
         let hub = environment(&[("XDG_CACHE_HOME", "/cache"), ("HOME", "/home/ann")])
             .hub()
             .unwrap();
         assert_eq!(hub.cache_dir, Some(PathBuf::from("/cache/headhunt")));
+        assert_eq!(
+            hub.models_dir,
+            Some(PathBuf::from("/cache/huggingface/hub"))
+        );
         assert_eq!(hub.endpoint, "https://huggingface.co");
         assert_eq!(hub.token, None);
         assert_eq!(environment(&[("HOME", "")]).hub().unwrap().cache_dir, None);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     error::{Error, Result},
     head::{HeadFeatures, HeadSelection},
+    limits::FRAME_MAX_SIDE,
     media::SharedImage,
 };
 
@@ -48,7 +49,9 @@ impl ProbeInfo {
     pub fn check_picture(&self, picture: &SharedImage) -> Result<()> {
         let side = self.image_side;
         let own = (picture.width as usize, picture.height as usize) == (side, side);
-        let smaller = self.resizes && picture.data.len() < side * side * 3;
+        let smaller = self.resizes
+            && picture.data.len() < side * side * 3
+            && picture.width.max(picture.height) <= FRAME_MAX_SIDE;
         if picture.is_whole() && (own || smaller) {
             return Ok(());
         }

@@ -63,8 +63,15 @@ pub const WORKER_PICTURE_WAIT: Duration = Duration::from_secs(30);
 /// Packets of a camera are written to its decoder process in pieces of so many bytes.
 pub const WORKER_PACKETS_BYTES: usize = 64 << 10;
 
+/// Longest time that a decoder process may read on in a file without a frame, or a word of the media: at
+/// 100 MB/s that is 60 GB without video.
+pub const WORKER_FILE_QUIET_MAX: Duration = Duration::from_secs(600);
+
 /// A decoder process that takes nothing for so long is taken for hung.
 pub const WORKER_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// So is one that has not taken within so long what is written at once: a few MB of a camera at most.
+pub const WORKER_WRITE_MAX: Duration = Duration::from_secs(10);
 
 /// What a decoder process gets beyond the stall time of its input before it is taken for hung: a fault
 /// that it finds itself has the better message.

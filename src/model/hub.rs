@@ -68,19 +68,9 @@ const INDEX: &str = "model.safetensors.index.json";
 /// `PermissionDenied` where the hub wants a (better) token, `Unavailable` where it cannot be
 /// reached, `InvalidArgument` for a malformed id, `DataLoss` for a download of the wrong size.
 pub fn resolve(model: &str, options: &HubOptions) -> Result<PathBuf> {
-    let path = Path::new(model);
-    if path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    if path.is_file() {
-        return Err(Error::invalid(format!(
-            "{model} is a file; give the checkpoint's directory"
-        )));
-    }
-    let Some(id) = HubId::parse(model) else {
-        return Err(Error::not_found(format!(
-            "no directory {model}, and it is not a hub id (owner/name or owner/name@revision) either"
-        )));
+    let id = match Named::parse(model)? {
+        Named::Directory(dir) => return Ok(dir),
+        Named::Hub(id) => id,
     };
     let cache = match &options.cache_dir {
         Some(dir) => Cache::new(dir.clone()),
@@ -113,6 +103,39 @@ fn default_cache() -> Result<PathBuf> {
         .ok_or_else(|| {
             Error::precondition("there is no home directory for the hub cache; name a cache folder")
         })
+}
+
+/// Whether [`resolve`] would have a place to look at: a directory, or a hub id. Asks nobody.
+///
+/// # Errors
+/// `NotFound` and `InvalidArgument` as there.
+pub fn check(model: &str) -> Result<()> {
+    Named::parse(model).map(|_| ())
+}
+
+/// What names a checkpoint.
+enum Named {
+    Directory(PathBuf),
+    Hub(HubId),
+}
+
+impl Named {
+    fn parse(model: &str) -> Result<Named> {
+        let path = Path::new(model);
+        if path.is_dir() {
+            return Ok(Named::Directory(path.to_path_buf()));
+        }
+        if path.is_file() {
+            return Err(Error::invalid(format!(
+                "{model} is a file; give the checkpoint's directory"
+            )));
+        }
+        HubId::parse(model).map(Named::Hub).ok_or_else(|| {
+            Error::not_found(format!(
+                "no directory {model}, and it is not a hub id (owner/name or owner/name@revision) either"
+            ))
+        })
+    }
 }
 
 /// `owner/name[@revision]`.

@@ -9,7 +9,7 @@ use std::{
 
 use headhunt::{
     error::{Error, Kind},
-    media::MediaSource,
+    media::{MediaSource, Reduction},
     video::{Input, VideoLimits, open, worker::Workers},
 };
 use tokio_util::sync::CancellationToken;
@@ -194,6 +194,48 @@ fn what_a_process_says_is_checked() {
     let flood = message(STARTED, "") + &message(OPENED, "").repeat(200) + "sleep 60\n";
     let text = of(&flood).to_string();
     assert!(text.contains("stopped"), "{text}");
+}
+
+#[test]
+fn nobody_waits_for_one_that_listens_a_little_now_and_then() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let program: PathBuf = dir.path().join("trickle");
+    let says: String = [STARTED, OPENED, &frame(0, 0)]
+        .map(|header| message(header, ""))
+        .concat();
+    let listens = "while :; do dd bs=4096 count=1 <&1 >/dev/null 2>&1; sleep 0.2; done";
+    fs::write(&program, format!("#!/bin/bash\n{says}{listens}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let limits = VideoLimits {
+        workers: Some(Workers {
+            program,
+            ..Workers::of_this_program()
+        }),
+        ..limits()
+    };
+    let path = Clip::h264("mp4mux").frames(20).make();
+    let cancel = CancellationToken::new();
+    let mut source = open(Input::File(path), &limits, cancel.clone()).unwrap();
+    let kept = super::frame(&mut *source);
+    // Some 4 MB, of which it takes 20 KB a second.
+    let how = Reduction {
+        masks: vec![vec![(0.123_456_789, 0.987_654_321); 150_000]],
+        side: 448,
+        snapshot: None,
+    };
+    let begun = Instant::now();
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        cancel.cancel();
+    });
+    assert!(kept.picture.fetch(&how).unwrap().is_err());
+    let waited = begun.elapsed();
+    later.join().unwrap();
+    assert!(waited > Duration::from_millis(400), "{waited:?}");
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    drop((kept, source));
+    assert_eq!(mine(), NONE);
 }
 
 #[test]

@@ -34,11 +34,16 @@ fn text(output: &Output) -> (bool, String, String) {
 }
 
 fn check(toml: &str) -> (bool, String, String) {
+    check_with(toml, &[])
+}
+
+fn check_with(toml: &str, more: &[&str]) -> (bool, String, String) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("site.toml");
     fs::write(&file, toml).unwrap();
     let mut command = headhunt();
     command.args(["config", "check", "--config"]).arg(&file);
+    command.args(more);
     text(&command.output().unwrap())
 }
 
@@ -46,6 +51,33 @@ fn check(toml: &str) -> (bool, String, String) {
 fn config_check_says_yes_or_names_the_key() {
     let (good, out, err) = check("[engine]\nmax_batch_segments = 2");
     assert!(good && out == "the settings can be used\n", "{out}{err}");
+    // They are in order, but a server would not start with them here.
+    assert!(err.contains("no model: set model.path"), "{err}");
+    assert!(err.contains("no profile: set profiles.file"), "{err}");
+    for (toml, missing) in [
+        ("[model]\npath = '/nowhere/model'", "/nowhere/model"),
+        (
+            "[profiles]\nfile = '/nowhere/cam.json'",
+            "/nowhere/cam.json",
+        ),
+        ("[profiles]\ndir = '/nowhere'\nactive = 'cam'", "/nowhere"),
+        ("[video]\nspool_dir = '/nowhere'", "video.spool_dir"),
+    ] {
+        let (good, _, err) = check(toml);
+        assert!(good && err.contains(missing), "{toml}: {err}");
+        let (good, out, err) = check_with(toml, &["--strict"]);
+        assert!(
+            !good && out.is_empty() && err.contains(missing),
+            "{toml}: {err}"
+        );
+    }
+    let calibrates =
+        "[model]\npath = 'a/b'\n[profiles]\ndir = '/nowhere'\n[admin]\ndir = '/nowhere'";
+    let (good, out, err) = check_with(calibrates, &["--strict"]);
+    assert!(
+        good && out == "the settings can be used\n" && err.is_empty(),
+        "{out}{err}"
+    );
     for (toml, key) in [
         ("[engine]\nmax_bach = 2", "`engine.max_bach`"),
         (

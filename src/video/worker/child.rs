@@ -58,6 +58,7 @@ pub struct Stream {
 /// # Errors
 /// `FailedPrecondition` where standard output is no socket of a server.
 pub fn take() -> Result<Stream> {
+    end_with_server_alone();
     // What is run is a link, whose name would stand in lists of processes.
     let _ = rustix::thread::set_name(c"headhunt-decode");
     let socket = control()?;
@@ -265,6 +266,15 @@ impl Shared {
             *renewed = Instant::now();
             confine::renew_cpu();
         }
+    }
+}
+
+/// From here on the signals that ask a service's processes to end say nothing: it is the server that they
+/// ask, which lets its streams end in good order, and this process ends when the server hangs up.
+fn end_with_server_alone() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: to ignore a signal runs no code.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 

@@ -203,6 +203,14 @@ pub(super) fn limit(memory_max_bytes: u64, spool_max_bytes: u64) -> Result<()> {
             format!("a decoder process cannot limit its {resource:?}")
         })?;
     }
+    // Where the server may not start threads without end, a decoder that does must leave it some.
+    if let Some(most) = getrlimit(Resource::Nproc).maximum {
+        let limit = Rlimit {
+            current: Some(most / 4 * 3),
+            maximum: Some(most / 4 * 3),
+        };
+        let _ = setrlimit(Resource::Nproc, limit);
+    }
     renew_cpu();
     // Where memory runs out, a stream is to go before the server; some systems do not let it ask.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
@@ -241,7 +249,8 @@ pub(super) fn forbid() -> Result<()> {
         libc::SYS_tgkill,
         vec![SeccompRule::new(vec![other]).map_err(unusable)?],
     );
-    // The limits of others, and a later change of its own that the kernel would allow.
+    // The limits of others. Its own are hard, but for the CPU's, which is for hangs: one that is taken over can
+    // lift that.
     let other = SeccompCondition::new(0, Width::Dword, Op::Ne, 0).map_err(unusable)?;
     let rule = SeccompRule::new(vec![other]).map_err(unusable)?;
     rules.insert(libc::SYS_prlimit64, vec![rule]);

@@ -145,7 +145,7 @@ impl Decoding for RemoteConnection {
                 FromWorker::Taken(bytes) if self.taken < bytes && bytes <= self.given => {
                     self.taken = bytes;
                 }
-                FromWorker::Started => self.started = true,
+                FromWorker::Started if !self.started => self.started = true,
                 FromWorker::Decoded(head) => {
                     self.pictures += 1;
                     self.pulled += 1;

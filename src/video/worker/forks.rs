@@ -27,11 +27,12 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     net::{
         AddressFamily, SocketFlags, SocketType, socketpair,
         sockopt::{Timeout, set_socket_timeout},
     },
-    process::{Signal, pidfd_send_signal},
+    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
 use super::{Workers, locked, rights, running::Ended, words::LastWords};
@@ -81,6 +82,11 @@ impl ForkServer {
         let forker = self.forker(workers)?;
         match Forker::fork(&forker, files) {
             Ok(forked) => Some(forked),
+            // It is not to blame where this process has no room for another file. What it forked ends by itself.
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::MFILE | Errno::NFILE)) => {
+                tracing::warn!("no decoder process could be forked: {e}");
+                None
+            }
             Err(e) => {
                 let said = forker.words.take().unwrap_or_default();
                 tracing::warn!(
@@ -239,7 +245,15 @@ impl Forked {
         let told = io::Read::read_exact(&mut &self.status, &mut status);
         self.ended = Some(match told {
             Ok(()) => Ended::With(ExitStatus::from_raw(i32::from_le_bytes(status))),
-            Err(_) => Ended::Unknown,
+            Err(_) => {
+                // Its end was for the fork server to hear, which has ended before. Where that made it a child of
+                // this process (the first of a container), nothing of it may stay behind.
+                let _ = waitid(
+                    WaitId::PidFd(self.pidfd.as_fd()),
+                    WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+                );
+                Ended::Unknown
+            }
         });
         Ok(self.ended)
     }

@@ -97,6 +97,8 @@ impl Workers {
             CancellationToken::new(),
         )
         .map_err(unusable)?;
+        // Without what the fork server took of it.
+        let started = Instant::now();
         let files_confined = loop {
             process.expect_news();
             match process.event(Duration::from_secs(1)).map_err(unusable)? {
@@ -111,7 +113,7 @@ impl Workers {
                 }
                 Some(FromWorker::Failed(fault)) => return Err(unusable(fault.into())),
                 Some(_) => return Err(unusable(process.broke_protocol("it gave no answer"))),
-                None if began.elapsed() > WORKER_START_MAX => {
+                None if started.elapsed() > WORKER_START_MAX => {
                     return Err(unusable(Error::deadline("one did not start")));
                 }
                 None => {}

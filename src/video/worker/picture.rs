@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    media::{Fetched, Picture, Reduced, Reduction, RgbImage, RgbRows},
+    limits::FRAME_MAX_SIDE,
+    media::{Fetched, Picture, Reduced, Reduction, RgbImage, RgbRows, rgb_bytes},
 };
 
 /// A picture that a decoder process holds until this is dropped.
@@ -92,7 +93,9 @@ impl RemotePicture {
             size,
         };
         let bytes = laid.size_bytes();
-        if bytes == 0 || bytes > how.bytes() || laid.ticket.place.is_none() {
+        let (width, height) = size;
+        let too_long = width.max(height) > FRAME_MAX_SIDE;
+        if bytes == 0 || bytes > how.bytes() || too_long || laid.ticket.place.is_none() {
             return Err(self.strange());
         }
         Ok(Fetched::Whole(Box::new(laid)))
@@ -124,7 +127,7 @@ impl Picture for RemotePicture {
         self.process.done(&ticket, answer.is_ok());
         match answer? {
             (Answer::Rgb { width, height, .. }, data)
-                if data.len() as u64 == u64::from(width) * u64::from(height) * 3 =>
+                if data.len() == rgb_bytes((width, height)) =>
             {
                 Ok(RgbImage {
                     width,
@@ -208,8 +211,7 @@ impl Picture for LaidPicture {
     }
 
     fn size_bytes(&self) -> usize {
-        let (width, height) = (self.size.0 as usize, self.size.1 as usize);
-        width.saturating_mul(height).saturating_mul(3)
+        rgb_bytes(self.size)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
@@ -15,6 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{SendFlags, send},
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -30,7 +35,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
-    limits::{WORKER_GRACE, WORKER_PICTURE_WAIT, WORKER_WRITE_TIMEOUT},
+    limits::{WORKER_GRACE, WORKER_PICTURE_WAIT, WORKER_WRITE_MAX, WORKER_WRITE_TIMEOUT},
     media::Reduction,
     telemetry::decoders,
     video::{VideoLimits, pump::POLL, upload},
@@ -82,9 +87,13 @@ impl Process {
             Error::new(kind, "cannot start a decoder process").with_source(e)
         };
         let (running, line) = launch(workers, input).map_err(cannot)?;
-        let Line { ours, board, words } = line;
+        let Line {
+            ours,
+            reader,
+            board,
+            words,
+        } = line;
         let words = Arc::new(words);
-        let reader = ours.try_clone().map_err(cannot)?;
         let inbox = Arc::new(Inbox::new());
         let process = Process {
             running: Mutex::new(running),
@@ -138,15 +147,45 @@ impl Process {
 
     /// Writes messages that were encoded before.
     pub(super) fn write(&self, bytes: &[u8]) {
-        if let Err(e) = locked(&self.writer).write_all(bytes) {
+        if let Err(e) = self.write_all(bytes) {
             // Half a message may be out: nothing that follows would be understood.
-            let why = matches!(
-                e.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            )
-            .then(|| hung(WORKER_WRITE_TIMEOUT));
+            let why = (e.kind() == io::ErrorKind::TimedOut).then(|| hung(WORKER_WRITE_TIMEOUT));
             self.inbox.close(why);
         }
+    }
+
+    /// One that reads a little now and then is in the end as good as one that does not; and nobody waits for
+    /// either when the stream has been cancelled.
+    fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let to = locked(&self.writer);
+        let step = Timespec::try_from(POLL).map_err(io::Error::other)?;
+        let (began, mut taken) = (Instant::now(), Instant::now());
+        while !bytes.is_empty() {
+            match send(&*to, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(n) => {
+                    bytes = bytes.get(n..).unwrap_or_default();
+                    taken = Instant::now();
+                }
+                Err(Errno::AGAIN)
+                    if taken.elapsed() > WORKER_WRITE_TIMEOUT
+                        || began.elapsed() > WORKER_WRITE_MAX =>
+                {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(Errno::AGAIN) if self.cancel.is_cancelled() => {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                Err(Errno::AGAIN) => {
+                    match poll(&mut [PollFd::new(&*to, PollFlags::OUT)], Some(&step)) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(e) => return Err(e.into()),
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 
     /// The next event, if one is at hand or comes within `wait`.
@@ -169,12 +208,23 @@ impl Process {
             drop(held);
             return Err(self.dead());
         }
-        if held.heard.elapsed() > self.patience {
-            drop(held);
-            self.inbox.close(Some(hung(self.patience)));
-            return Err(self.dead());
+        if held.heard.elapsed() <= self.patience {
+            return Ok(None);
         }
-        Ok(None)
+        // Where this server stood still, signs of life lie unread.
+        held = self
+            .inbox
+            .changed
+            .wait_timeout(held, POLL)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        if !held.events.is_empty() || held.closed.is_some() || held.heard.elapsed() <= self.patience
+        {
+            return Ok(None);
+        }
+        drop(held);
+        self.inbox.close(Some(hung(self.patience)));
+        Err(self.dead())
     }
 
     /// Silence counts from now on.
@@ -238,6 +288,8 @@ impl Process {
             self.write(&questions);
         }
         let asked = Instant::now();
+        let patience = self.patience.min(WORKER_PICTURE_WAIT);
+        let mut overdue = false;
         let mut held = locked(&self.inbox.held);
         loop {
             if let Some(answer) = held.answers.remove(&ticket.id) {
@@ -247,12 +299,13 @@ impl Process {
             if self.cancel.is_cancelled() && asked.elapsed() > WORKER_GRACE {
                 return Err(upload::cancelled());
             }
-            let patience = self.patience.min(WORKER_PICTURE_WAIT);
-            if asked.elapsed() > patience && held.closed.is_none() {
+            if overdue && held.closed.is_none() {
                 drop(held);
                 self.inbox.close(Some(hung(patience)));
                 held = locked(&self.inbox.held);
             }
+            // Then it is waited for once more: where this server stood still, the answer lies unread.
+            overdue = asked.elapsed() > patience;
             if held.closed.is_some() {
                 drop(held);
                 let why = self.dead();
@@ -348,6 +401,8 @@ impl Drop for Process {
 /// What a server has of the way to a process.
 struct Line {
     ours: UnixStream,
+    /// The same, to read.
+    reader: UnixStream,
     board: Board,
     words: LastWords,
 }
@@ -356,11 +411,16 @@ impl Line {
     /// And the process's standard output and error.
     fn new() -> io::Result<(Self, OwnedFd, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_write_timeout(Some(WORKER_WRITE_TIMEOUT))?;
         let board = Board::new()?;
         board.give(&ours)?;
         let (words, printed) = LastWords::new()?;
-        Ok((Line { ours, board, words }, theirs.into(), printed))
+        let line = Line {
+            reader: ours.try_clone()?,
+            ours,
+            board,
+            words,
+        };
+        Ok((line, theirs.into(), printed))
     }
 }
 

@@ -6,9 +6,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+use rustix::{
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    },
 };
 
 /// Files that go together at most.
@@ -50,7 +53,8 @@ pub(super) fn receive(from: impl AsFd) -> io::Result<Option<(u8, Vec<OwnedFd>)>>
         .flatten()
         .collect();
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::other("no room for the files that came"));
+        // The kernel drops files that this process has no room for.
+        return Err(Errno::MFILE.into());
     }
     let [what] = byte;
     Ok((received.bytes > 0).then_some((what, files)))

@@ -3,19 +3,24 @@
 use std::{
     fs::File,
     io::{self, PipeWriter, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Workers,
+    Workers, locked,
     picture::RemotePicture,
     process::Process,
     wire::{FromWorker, Job, ToWorker},
@@ -23,7 +28,10 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
-    limits::{WORKER_FRAMES_AHEAD, WORKER_FRAMES_AHEAD_BYTES, WORKER_FRAMES_AHEAD_MAX},
+    limits::{
+        WORKER_FILE_QUIET_MAX, WORKER_FRAMES_AHEAD, WORKER_FRAMES_AHEAD_BYTES,
+        WORKER_FRAMES_AHEAD_MAX,
+    },
     media::{ChunkEvent, ChunkSource, Frame, FrameStamp, Gap, MediaEvent, MediaInfo, MediaSource},
     video::{VideoLimits, pump::POLL, upload},
 };
@@ -148,6 +156,7 @@ impl RemoteSource {
     /// The next message about the media.
     fn message(&mut self) -> Result<FromWorker> {
         self.process.expect_news();
+        let began = Instant::now();
         loop {
             if self.cancel.is_cancelled() {
                 return Err(upload::cancelled());
@@ -157,6 +166,12 @@ impl RemoteSource {
             }
             match self.process.event(POLL) {
                 Ok(Some(event)) => return Ok(event),
+                // A file comes as fast as it is read: one that only says that it lives will not get on.
+                Ok(None) if self.feeder.is_none() && began.elapsed() > WORKER_FILE_QUIET_MAX => {
+                    return Err(self
+                        .process
+                        .broke_protocol("it made nothing of the file in ten minutes"));
+                }
                 Ok(None) => {}
                 // The upload's own fault, if it has one, is what ended the process.
                 Err(e) => {
@@ -275,24 +290,16 @@ impl Feeder {
         let thread = std::thread::Builder::new()
             .name("upload".into())
             .spawn(move || {
-                while !fed.stop.load(Ordering::Relaxed) {
-                    match chunks.next_chunk(POLL) {
-                        // A process that reads no more has its own reason, which it tells.
-                        Ok(ChunkEvent::Bytes(bytes)) => {
-                            if give(&mut to, &bytes, &fed.stop).is_err() {
-                                return;
-                            }
-                        }
-                        Ok(ChunkEvent::Pending) => {}
-                        Ok(ChunkEvent::End) => return,
-                        Err(e) => {
-                            *fed.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                            // Not the end of the upload: the pipe stays open until the process is ended.
-                            while !fed.stop.load(Ordering::Relaxed) {
-                                std::thread::park();
-                            }
-                            return;
-                        }
+                let fault =
+                    catch_unwind(AssertUnwindSafe(|| feed(&mut *chunks, &mut to, &fed.stop)))
+                        .unwrap_or_else(|_| {
+                            Err(Error::internal("the reader of an upload panicked"))
+                        });
+                if let Err(e) = fault {
+                    *locked(&fed.error) = Some(e);
+                    // Not the end of the upload: the pipe stays open until the process is ended.
+                    while !fed.stop.load(Ordering::Relaxed) {
+                        std::thread::park();
                     }
                 }
             })
@@ -307,12 +314,25 @@ impl Feeder {
 
     /// The upload's own fault, if it has one; once.
     fn failed(&self) -> Option<Error> {
-        self.shared
-            .error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        locked(&self.shared.error).take()
     }
+}
+
+/// Gives an upload to the process until its end, or until `stop` was said.
+fn feed(chunks: &mut dyn ChunkSource, to: &mut PipeWriter, stop: &AtomicBool) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        match chunks.next_chunk(POLL)? {
+            ChunkEvent::Bytes(bytes) => {
+                // A process that reads no more has its own reason, which it tells.
+                if give(to, &bytes, stop).is_err() {
+                    break;
+                }
+            }
+            ChunkEvent::Pending => {}
+            ChunkEvent::End => break,
+        }
+    }
+    Ok(())
 }
 
 /// Writes all of it, as the process takes it, or what it took until `stop` was said.
@@ -322,7 +342,10 @@ fn give(to: &mut PipeWriter, mut bytes: &[u8], stop: &AtomicBool) -> io::Result<
         match to.write(bytes) {
             Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                poll(&mut [PollFd::new(&*to, PollFlags::OUT)], Some(&wait))?;
+                match poll(&mut [PollFd::new(&*to, PollFlags::OUT)], Some(&wait)) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(e) => return Err(e.into()),
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),

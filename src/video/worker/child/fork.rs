@@ -49,6 +49,7 @@ struct Forked {
 pub fn serve_forks() -> Result<Turn> {
     let cannot = || "decoder processes cannot be forked here".to_owned();
     let _ = rustix::thread::set_name(c"headhunt-forks");
+    super::end_with_server_alone();
     let control = OwnedFd::from(super::control()?);
     // Each process takes two.
     let most = getrlimit(Resource::Nofile).maximum;
