@@ -9,6 +9,8 @@ GOLDEN_VENV ?= .venv
 FEATURES ?=
 # Binary that test-ops runs instead of a release build, e.g. OPS_BIN=target/debug/headhunt.
 OPS_BIN ?=
+# The settings file of run.
+CONFIG ?=
 # Of gpu-bench: a Python with PyTorch and transformers, and the shapes.
 PYTHON ?= python3
 PRESETS ?= 1b 2b 8b
@@ -21,7 +23,7 @@ FUZZ ?= detect_messages container checkpoint_files tables rtsp
 # none, or address on a nightly toolchain.
 FUZZ_SANITIZER ?= none
 
-.PHONY: help setup build demo test lint fmt unit test-ops fuzz soak bench gpu-bench deny goldens clean
+.PHONY: help setup build run image demo test lint fmt unit test-ops fuzz soak bench gpu-bench deny goldens clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +46,19 @@ lint:            ## format, clippy and the library's documentation, warnings are
 
 unit:            ## unit, golden, property and gRPC tests
 	$(CARGO) test --locked
+
+run: build       ## serve with CONFIG, a TOML file: make run CONFIG=site.toml
+	target/release/headhunt serve $(if $(CONFIG),--config $(CONFIG))
+
+image:           ## the container image for a CPU, or with FEATURES=cuda for a GPU; needs docker
+	docker build -f docker/Dockerfile$(if $(findstring cuda,$(FEATURES)),.cuda) -t headhunt:$(if $(findstring cuda,$(FEATURES)),cuda,cpu) .
+
+fmt:             ## format the source
+	$(CARGO) fmt
+
+clean:           ## remove what was built and what the demo made
+	$(CARGO) clean
+	rm -rf $(DEMO_DIR)
 
 test-ops: setup  ## protos, packaging, Prometheus, clients and a fleet behind Envoy; installs its tools below target/
 	@tests/ops/setup.sh

@@ -39,7 +39,6 @@ impl Server {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().to_string()
         });
-        fs::create_dir_all(dir.join("profiles")).unwrap();
         // An ignored SIGXFSZ makes a write past the limit an error, as on a full disk.
         let limit = match blocks {
             0 => String::new(),

@@ -77,7 +77,7 @@ pub(super) fn describe() {
     describe_counter!(RECONNECTS, "Cameras that were connected to again");
     describe_gauge!(
         UNNAMED,
-        "Cameras that are watched and have no series of their own: metrics.cameras is reached"
+        "Cameras that are watched and have no series of their own: cameras.series_max is reached"
     );
     gauge!(UNNAMED).set(0.0);
     // From 0 on, so that the first one is an increase.

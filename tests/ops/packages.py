@@ -96,10 +96,21 @@ RELEASES = {
     "everything": EVERYTHING,
     "hpa": {**TLS, "autoscaling": {"enabled": True}},
     "admin": {**TLS, "replicaCount": 1, "admin": {"enabled": True}},
+    "scraped": {
+        "tls": {"existingSecret": "cert", "mutual": True},
+        "serviceMonitor": {"enabled": True, "existingClientCertSecret": "prometheus"},
+    },
+    "any gateway": {**TLS, "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}]}},
 }
 REFUSED = {
     "beyond loopback": {},
     "one owner": {**TLS, "admin": {"enabled": True}},
+    "profiles.existingConfigMap": {**EVERYTHING, "keda": {"enabled": False}, "replicaCount": 1, "admin": {"enabled": True}},
+    "existingClientCertSecret": {"tls": {"existingSecret": "cert", "mutual": True}, "serviceMonitor": {"enabled": True}},
+    "shows the service no certificate": {
+        "tls": {"existingSecret": "cert", "mutual": True}, "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}]},
+    },
+    "config.server.listen": {"insecure": True, "config": {"server": {"listen": "0.0.0.0:1"}}},
     "choose one": {**TLS, "keda": {"enabled": True}, "autoscaling": {"enabled": True}},
     "tls.existingSecret": {"insecure": True, "tls": {"mutual": True}},
     "parentRefs": {"insecure": True, "gateway": {"enabled": True}},
@@ -176,6 +187,8 @@ def release(name, values, manifests):
     check(gpus == values.get("gpus", 1), f"{name}: {gpus} GPUs")
     tls = values.get("tls", {})
     how = "httpGet" if tls.get("mutual") else "exec" if tls else "grpc"
+    if tls and values.get("gateway"):
+        check(("BackendTLSPolicy", "site-headhunt") in by_kind, f"{name}: the gateway does not speak TLS to the service")
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         check(how in container[probe], f"{name}: {probe}")
     if how == "exec":

@@ -18,7 +18,8 @@ use crate::{
 /// Which clips a job reads.
 #[derive(Debug, clap::Args)]
 pub struct ClipArgs {
-    /// A stored clip's id; may be given several times. Default: every stored clip
+    /// A stored clip's id; may be given several times. Default: every stored clip, of an evaluation those whose frames are
+    /// all labelled
     #[arg(long = "clip", value_name = "ID")]
     clips: Vec<String>,
     /// A manifest here, CSV video,label,start_frame,end_frame: uploads what the server does not

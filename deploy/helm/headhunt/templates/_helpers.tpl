@@ -56,6 +56,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.admin.enabled (or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled .Values.keda.enabled) }}
 {{- fail "admin.enabled: its directory has one owner; set replicaCount 1 and no autoscaling (a second release can serve with the profiles that this one makes)" }}
 {{- end }}
+{{- if and .Values.admin.enabled .Values.profiles.existingConfigMap }}
+{{- fail "admin.enabled: its jobs write profiles, and profiles.existingConfigMap is read-only; leave that empty, profiles are kept at /data/profiles" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.tls.mutual (not .Values.auth.existingSecret) (not .Values.serviceMonitor.existingClientCertSecret) }}
+{{- fail "serviceMonitor.enabled with tls.mutual and without auth: /metrics asks for a certificate; set serviceMonitor.existingClientCertSecret" }}
+{{- end }}
+{{- if and .Values.gateway.enabled .Values.tls.mutual }}
+{{- fail "gateway.enabled with tls.mutual: the gateway shows the service no certificate; use auth.existingSecret" }}
+{{- end }}
+{{- range tuple "listen" "metrics_listen" }}
+{{- if dig "server" . "" $.Values.config }}
+{{- fail (printf "config.server.%s: the ports of the container are fixed; service.port and service.metricsPort are those of the service" .) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.tls.mutual (not .Values.tls.existingSecret) }}
 {{- fail "tls.mutual needs tls.existingSecret" }}
 {{- end }}
