@@ -8,13 +8,16 @@
 //! [`RAW_PICTURES_MAX_BYTES`] (and one picture) of the open segment, one segment's clip in the
 //! making, [`PREPARED_SEGMENTS_MAX`] clips in the channel, and the last sampled frame.
 
+mod preparer;
+mod whole;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::mpsc;
@@ -23,22 +26,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     engine::probe::Clip,
     error::{Error, Kind, Result, ResultExt},
-    limits::{
-        DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX, RAW_PICTURES_MAX_BYTES, WORKER_PICTURES_AHEAD,
-        WORKER_PICTURES_AHEAD_BYTES, WORKER_PICTURES_AHEAD_MAX,
-    },
-    media::{
-        Frame, FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, RgbRows,
-        SharedImage, SourceState,
-    },
-    segment::{SampledSegment, SegmentRule, Segmenter, motion::MotionGate, whole_video_indices},
-    telemetry::{
-        metrics::{self, Stage},
-        traces::StageTime,
-    },
+    limits::{DECODE_STOP_TIMEOUT, PREPARED_SEGMENTS_MAX},
+    media::{FrameStamp, Gap, MediaInfo, MediaSource, RgbRows, SourceState},
+    segment::SegmentRule,
+    telemetry::traces::StageTime,
 };
 
-use super::{options::PictureOptions, reduce::Reducer, sample::Sample, snapshot::Snapshot};
+use super::{options::PictureOptions, snapshot::Snapshot};
+use preparer::Preparer;
+pub use whole::whole_video;
 
 /// Resizes a picture to a square of so many pixels: `side * side * 3` bytes, RGB, which it gets to fill.
 pub type Resize = Arc<dyn Fn(&dyn RgbRows, u32, &mut [u8]) -> Result<()> + Send + Sync>;
@@ -224,328 +220,4 @@ impl Preparation {
             );
         }
     }
-}
-
-/// The decode thread's state.
-struct Preparer {
-    reducer: Reducer,
-    segmenter: Segmenter<Sample>,
-    gate: Option<MotionGate>,
-    rescore: Rescore,
-    /// The last sampled frame of the segment before.
-    previous: Option<SharedImage>,
-    /// Held by raw pictures of the open segment.
-    raw_bytes: usize,
-    /// Of the open segment.
-    received: Received,
-    totals: Totals,
-    opened: bool,
-    /// Since the last segment was complete.
-    decoding: Duration,
-    /// When the decoding of the open segment began.
-    decoding_since: Option<Instant>,
-    sender: mpsc::Sender<Result<Prepared>>,
-    cancel: CancellationToken,
-}
-
-impl Preparer {
-    fn new(
-        options: PrepareOptions,
-        sender: mpsc::Sender<Result<Prepared>>,
-        rescore: Rescore,
-        cancel: CancellationToken,
-    ) -> Result<Self> {
-        Ok(Preparer {
-            segmenter: Segmenter::new(options.rule, options.frames_per_segment)?,
-            gate: match options.pictures.motion_gate {
-                Some(threshold) => Some(MotionGate::new(threshold, options.image_side)?),
-                None => None,
-            },
-            rescore,
-            previous: None,
-            reducer: Reducer::new(
-                options.image_side,
-                options.resize,
-                options.pictures.masks,
-                options.pictures.snapshots,
-            )?
-            .keeping_smaller(options.keep_smaller && options.pictures.motion_gate.is_none()),
-            raw_bytes: 0,
-            received: Received::default(),
-            totals: Totals::default(),
-            opened: false,
-            decoding: Duration::ZERO,
-            decoding_since: None,
-            sender,
-            cancel,
-        })
-    }
-
-    fn run(mut self, open: OpenSource) -> Result<()> {
-        let mut source = open()?;
-        loop {
-            if self.cancel.is_cancelled() {
-                return Err(Error::cancelled("the detection was cancelled"));
-            }
-            let started = Instant::now();
-            self.decoding_since.get_or_insert(started);
-            let event = source.next_event()?;
-            self.decoding += started.elapsed();
-            match event {
-                Some(MediaEvent::Opened(info)) => {
-                    if self.opened {
-                        // A source that had to reconnect; what it was opened as stays true.
-                        tracing::debug!(?info, "the source opened again");
-                    } else {
-                        self.opened = true;
-                        self.send(Prepared::Opened(info))?;
-                    }
-                }
-                Some(MediaEvent::Frame(frame)) => self.frame(frame)?,
-                Some(MediaEvent::Gap(gap)) => {
-                    metrics::gap(&gap);
-                    self.end_run()?;
-                    self.send(Prepared::Gap(gap))?;
-                    self.decoding_since = None;
-                }
-                Some(MediaEvent::Source(state)) => {
-                    if matches!(state, SourceState::Interrupted { .. }) {
-                        self.end_run()?;
-                    }
-                    self.send(Prepared::Source(state))?;
-                    self.decoding_since = None;
-                }
-                None => break,
-            }
-        }
-        if self.totals.frames == 0 {
-            return Err(Error::invalid(
-                "no frame could be decoded: the input has no video, or none that this service reads",
-            ));
-        }
-        if let Some(segment) = self.segmenter.finish() {
-            self.segment(segment)?;
-        }
-        // Before the end is told: files and decoders are free when a caller hears of it.
-        drop(source);
-        self.send(Prepared::End(self.totals))
-    }
-
-    fn frame(&mut self, frame: Frame) -> Result<()> {
-        let Frame {
-            stamp,
-            picture,
-            received,
-        } = frame;
-        if !self.opened {
-            return Err(Error::internal(
-                "the source gave a frame before it was open",
-            ));
-        }
-        if stamp.index != self.totals.frames {
-            return Err(Error::internal(format!(
-                "the source gave frame {} as its frame {}",
-                stamp.index, self.totals.frames
-            )));
-        }
-        self.totals.frames += 1;
-        self.totals.duration = stamp.end().saturating_since(crate::media::MediaTime::ZERO);
-        let size = picture.size_bytes();
-        let complete = self.segmenter.push(stamp, Sample::Raw(picture))?;
-        // The `seconds` rule completes a segment before this frame, the `frames` rule with it.
-        let is_next = complete.is_some() && self.segmenter.pending() > 0;
-        if is_next {
-            self.raw_bytes = 0;
-        } else {
-            self.received.add(received);
-        }
-        self.raw_bytes = self.raw_bytes.saturating_add(size);
-        if let Some(segment) = complete {
-            self.segment(segment)?;
-        }
-        if is_next {
-            self.received.add(received);
-        }
-        if self.segmenter.pending() == 0 {
-            self.raw_bytes = 0;
-        }
-        if self.raw_bytes > RAW_PICTURES_MAX_BYTES {
-            let started = Instant::now();
-            let reducer = &self.reducer;
-            self.segmenter
-                .map_pending(|sample| sample.reduced(reducer))?;
-            self.raw_bytes = 0;
-            metrics::stage(Stage::Preprocess, started.elapsed());
-        }
-        Ok(())
-    }
-
-    /// Frames are missing here: what was complete before them is the run's last segment.
-    fn end_run(&mut self) -> Result<()> {
-        if let Some(segment) = self.segmenter.gap() {
-            self.segment(segment)?;
-        }
-        self.raw_bytes = 0;
-        Ok(())
-    }
-
-    fn segment(&mut self, segment: SampledSegment<Sample>) -> Result<()> {
-        metrics::stage(Stage::Decode, std::mem::take(&mut self.decoding));
-        metrics::frames(segment.frames.len() as u64);
-        let started = Instant::now();
-        let since = self.decoding_since.take().unwrap_or(started);
-        let (mut clip, snapshot) = match self.pictures(&segment) {
-            Ok(pictures) => pictures,
-            // They went with the decoder's process; whether the media goes on is for the source to say.
-            Err(e) if e.kind() == Kind::DataLoss => return self.lost(&segment, &e),
-            Err(e) => return Err(e),
-        };
-        let SampledSegment {
-            number,
-            run,
-            frames: stamps,
-            ..
-        } = segment;
-        let repeats = match &mut self.gate {
-            Some(gate) => {
-                if self.rescore.is_asked() {
-                    gate.forget();
-                }
-                gate.repeats(number, run, &stamps, &clip.frames)?
-            }
-            None => None,
-        };
-        if repeats.is_some() {
-            clip.frames.clear();
-        }
-        let prepared = Instant::now();
-        metrics::stage(Stage::Preprocess, prepared.duration_since(started));
-        let received = std::mem::take(&mut self.received);
-        self.send(Prepared::Segment(PreparedSegment {
-            number,
-            run,
-            frames: stamps,
-            clip,
-            repeats,
-            snapshot,
-            received,
-            stages: [
-                StageTime::new(Stage::Decode, since, started),
-                StageTime::new(Stage::Preprocess, started, prepared),
-            ],
-        }))
-    }
-
-    /// Reports a segment whose pictures are gone.
-    fn lost(&mut self, segment: &SampledSegment<Sample>, error: &Error) -> Result<()> {
-        self.received = Received::default();
-        let (Some(first), Some(last)) = (segment.frames.first(), segment.frames.last()) else {
-            return Ok(());
-        };
-        let gap = Gap {
-            from: first.pts,
-            to: last.end(),
-            reason: GapReason::DecodeError,
-            frames_lost: segment.frames.len() as u64,
-            detail: error.to_string(),
-        };
-        metrics::gap(&gap);
-        self.send(Prepared::Gap(gap))
-    }
-
-    /// The sampled frames for the model, and the middle one of them for people where asked for. A
-    /// frame with the same pixels as the sampled one before it (of the segment before, too) shares
-    /// them, so that the model encodes them once a pass.
-    fn pictures(&mut self, segment: &SampledSegment<Sample>) -> Result<(Clip, Option<Snapshot>)> {
-        let middle = segment.sample_offsets.len() / 2;
-        let middle = segment.sample_offsets.get(middle).copied();
-        let mut frames: Vec<SharedImage> = Vec::with_capacity(segment.samples.len());
-        let mut snapshot = None;
-        let mut last = None;
-        let first = segment.samples.first();
-        let together = first.map_or(0, |sample| {
-            let fit = WORKER_PICTURES_AHEAD_BYTES / sample.raw_bytes().max(1);
-            fit.clamp(WORKER_PICTURES_AHEAD, WORKER_PICTURES_AHEAD_MAX)
-        });
-        let mut ahead = segment.samples.iter().zip(&segment.sample_offsets);
-        let ask = |(sample, offset): (&Sample, &usize)| {
-            sample.ahead(&self.reducer, middle == Some(*offset));
-        };
-        ahead.by_ref().take(together).for_each(ask);
-        for (sample, offset) in segment.samples.iter().zip(&segment.sample_offsets) {
-            if last == Some(*offset) {
-                frames.extend(frames.last().cloned());
-                continue;
-            }
-            last = Some(*offset);
-            let prepared = sample.prepare(&self.reducer, middle == Some(*offset))?;
-            ahead.next().into_iter().for_each(ask);
-            if let (Some(jpeg), Some(frame)) = (prepared.jpeg, segment.frames.get(*offset)) {
-                snapshot = Some(Snapshot {
-                    jpeg,
-                    frame: *frame,
-                });
-            }
-            let image = match &self.previous {
-                Some(previous) if *previous == prepared.image => previous.clone(),
-                _ => prepared.image,
-            };
-            self.previous = Some(image.clone());
-            frames.push(image);
-        }
-        Ok((Clip { frames }, snapshot))
-    }
-
-    /// Waits while the channel is full; an error where nobody reads it any more.
-    fn send(&self, item: Prepared) -> Result<()> {
-        self.sender
-            .blocking_send(Ok(item))
-            .map_err(|_| Error::cancelled("nobody reads the prepared segments any more"))
-    }
-}
-
-/// A whole video as one sample: the clip and the stamps of its sampled frames, one a sample.
-/// `frames` is the video's number of frames, counted by decoding it before.
-///
-/// Fails with `InvalidArgument` where the video has no frames or fewer than counted, and with the
-/// source's errors.
-pub fn whole_video(
-    source: &mut dyn MediaSource,
-    frames: u64,
-    frames_per_sample: usize,
-    image_side: usize,
-    resize: &Resize,
-) -> Result<(Clip, Vec<FrameStamp>)> {
-    let indices = whole_video_indices(frames, frames_per_sample);
-    let mut wanted = indices.iter().copied().peekable();
-    if wanted.peek().is_none() {
-        return Err(Error::invalid("a video of 0 frames cannot be a sample"));
-    }
-    let reducer = Reducer::new(image_side, resize.clone(), Arc::default(), None)?;
-    let (mut clip, mut stamps) = (Vec::with_capacity(indices.len()), Vec::new());
-    let mut decoded = 0u64;
-    while let Some(&index) = wanted.peek() {
-        let frame = match source.next_event()? {
-            Some(MediaEvent::Frame(frame)) => frame,
-            Some(MediaEvent::Opened(_) | MediaEvent::Gap(_) | MediaEvent::Source(_)) => continue,
-            None => {
-                return Err(Error::invalid(format!(
-                    "the video ended after {decoded} frames, and {frames} were counted: it changed, or it decodes differently each time"
-                )));
-            }
-        };
-        decoded += 1;
-        if frame.stamp.index < index {
-            continue;
-        }
-        let pixels = reducer.of(frame.picture.as_ref(), false)?.pixels;
-        while wanted
-            .next_if(|wanted| *wanted <= frame.stamp.index)
-            .is_some()
-        {
-            clip.push(pixels.clone());
-            stamps.push(frame.stamp);
-        }
-    }
-    Ok((Clip { frames: clip }, stamps))
 }
