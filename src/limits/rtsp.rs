@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use super::URI_MAX_BYTES;
 
+/// What the system is asked to keep of a camera's UDP packets until they are read, bytes: two seconds of
+/// 16 Mbit/s. It may give less (net.core.rmem_max).
+pub const RTP_UDP_BUFFER_BYTES: usize = 4 << 20;
+
 /// Largest head of an RTSP message, bytes: real ones have under 2 kB.
 pub const RTSP_HEAD_MAX_BYTES: usize = 16 << 10;
 

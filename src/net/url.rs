@@ -150,10 +150,21 @@ impl<S: Schemes> Url<S> {
                 S::OWNER
             ))
         };
-        let mut to = if S::RELATIVE_REDIRECTS && !location.contains("://") {
+        // Where a part of a page is meant, the page is.
+        let location = match location.split_once('#') {
+            Some((before, _)) if S::RELATIVE_REDIRECTS => before,
+            _ => location,
+        };
+        let is_scheme = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        };
+        let absolute = location
+            .split_once("://")
+            .is_some_and(|(scheme, _)| is_scheme(scheme));
+        let mut to = if S::RELATIVE_REDIRECTS && !absolute {
             let joined = self.request.join(location);
-            let mut joined = joined.map_err(|_| lost(Error::invalid("not a URL")))?;
-            joined.set_fragment(None);
+            let joined = joined.map_err(|_| lost(Error::invalid("not a URL")))?;
             Self::of(joined).map_err(lost)?
         } else {
             Self::parse(location).map_err(lost)?

@@ -154,6 +154,10 @@ impl Dialogue {
             if response.status() != StatusCode::Unauthorized {
                 return Ok(redirect(&response).map_or(Answer::Response(response), Answer::Redirect));
             }
+            // Some do not ask again whom they have asked.
+            if authorized && challenges.is_empty() {
+                return Err(wrong_credentials());
+            }
             let stale = self.auth.challenged(&challenges)?;
             // Once without an authorization or with one of an earlier exchange, and once more where
             // the camera says that only its nonce was too old.

@@ -97,7 +97,7 @@ impl<'a> Attempt<'a> {
         let accept = vec![(headers::ACCEPT, "application/sdp".to_owned())];
         let described = answered!(self.ask(Method::Describe, self.url.request(), accept));
         self.granted(&Method::Describe, &described)?;
-        let chosen = sdp::choose(described.body())?;
+        let chosen = sdp::choose(described.body(), self.url.is_tls())?;
         let base = base(self.url, &described);
         let track_url = sdp::control_url(&base, chosen.track_control.as_deref())?;
         let aggregate = sdp::control_url(&base, chosen.session_control.as_deref())?;

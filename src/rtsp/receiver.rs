@@ -156,7 +156,7 @@ mod tests {
             assert!(receiver.push(packet(96, 501, 3000, 2), Duration::ZERO));
             assert_eq!(
                 popped(&mut receiver),
-                [(1000, 0), (4600, 0), (-296, 0), (3000, 0)]
+                [(1000, 0), (4600, 0), (-296, 1), (3000, 0)]
             );
             assert!(!receiver.control(&[0x81, 203, 0, 1, 0, 0, 0, 1], Duration::ZERO));
             assert!(receiver.control(&[0x81, 203, 0, 1, 0, 0, 0, 2], Duration::ZERO));

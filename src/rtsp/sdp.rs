@@ -36,8 +36,9 @@ pub(super) struct Chosen {
     pub track_control: Option<String>,
 }
 
-/// Chooses the first video track of a codec that can be taken.
-pub(super) fn choose(body: &[u8]) -> Result<Chosen, Failure> {
+/// Chooses the first video track of a codec that can be taken. Through TLS (`tls`) some servers, MediaMTX among
+/// them, describe every track as SRTP, and give it as plain RTP to who asks for that.
+pub(super) fn choose(body: &[u8], tls: bool) -> Result<Chosen, Failure> {
     // The library knows CR LF and LF; a description with CR alone is one line to it.
     let description = match sdp_types::Session::parse(body) {
         Ok(session) => Description::from(session),
@@ -46,7 +47,7 @@ pub(super) fn choose(body: &[u8]) -> Result<Chosen, Failure> {
     let found = description
         .medias
         .iter()
-        .filter(|m| m.kind.eq_ignore_ascii_case("video") && m.is_plain_rtp())
+        .filter(|m| m.kind.eq_ignore_ascii_case("video") && m.can_be_plain_rtp(tls))
         .find_map(|m| m.track().map(|t| (m, t)));
     match found {
         Some((media, track)) => Ok(Chosen {
@@ -177,6 +178,11 @@ impl Media {
         protocol.is_empty() || protocol.starts_with("RTP/AVP")
     }
 
+    fn can_be_plain_rtp(&self, tls: bool) -> bool {
+        let secure = || self.protocol.to_ascii_uppercase().starts_with("RTP/SAVP");
+        self.is_plain_rtp() || (tls && secure())
+    }
+
     /// The values of an attribute that begin with a payload type, without it.
     fn of_format<'a>(&'a self, attribute: &'a str, format: &'a str) -> Option<&'a str> {
         self.attributes
@@ -205,12 +211,18 @@ impl Media {
                 None if payload_type == 26 => (Codec::Mjpeg, 0),
                 None => return None,
             };
+            let mut parameters = parameters(self.of_format("fmtp", format).unwrap_or(""));
+            // Of JPEG wider or higher than 2040 pixels, which its packets have no room for.
+            let size = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("x-dimensions");
+            if let Some((_, value)) = self.attributes.iter().find(size) {
+                parameters.push(("x-dimensions".to_owned(), value.trim().to_owned()));
+            }
             Some(Track {
                 codec,
                 payload_type,
                 // All three formats are defined for 90 kHz.
                 clock_rate: if clock_rate == 0 { 90_000 } else { clock_rate },
-                parameters: parameters(self.of_format("fmtp", format).unwrap_or("")),
+                parameters,
             })
         })
     }

@@ -113,14 +113,18 @@ impl<T> Order<T> {
         }
     }
 
-    /// Begins a new line of numbers with this item.
+    /// Begins a new line of numbers with this item. Nobody knows how many are missing before it; after others
+    /// it is one at least, or what follows would be taken for whole.
     pub fn restart(&mut self, sequence: u16, item: T, now: Duration) -> Pushed {
         self.flush();
         self.candidate = None;
         let number = i64::from(sequence);
-        self.next = Some(number);
+        let first = self.next.replace(number).is_none();
         self.held.insert(number, (item, now));
         self.settle();
+        if !first && let Some((_, missing)) = self.out.back_mut() {
+            *missing = 1;
+        }
         Pushed::Restarted(number)
     }
 

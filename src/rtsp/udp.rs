@@ -8,6 +8,7 @@ use std::{
 };
 
 use prost::bytes::Bytes;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::{io::ReadBuf, net::UdpSocket};
 
 use super::{Failure, FailureKind};
@@ -150,10 +151,13 @@ fn same(a: IpAddr, b: IpAddr) -> bool {
 
 /// One attempt at an even port and its odd neighbour; `None` where the neighbour is taken.
 async fn pair(local: SocketAddr) -> io::Result<Option<(UdpSocket, UdpSocket)>> {
-    let on = |port: u16| {
+    let on = async |port: u16| {
         let mut address = local;
         address.set_port(port);
-        UdpSocket::bind(address)
+        let socket = UdpSocket::bind(address).await?;
+        // A key picture of 4K is some hundred packets at once; as much of it as the system allows.
+        let _ = set_socket_recv_buffer_size(&socket, limits::RTP_UDP_BUFFER_BYTES);
+        Ok::<_, io::Error>(socket)
     };
     let first = on(0).await?;
     let port = first.local_addr()?.port();

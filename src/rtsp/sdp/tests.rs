@@ -9,7 +9,7 @@ const CAMERA: &str = "v=0\r\no=- 1 1 IN IP4 10.0.0.7\r\ns=Media\r\nc=IN IP4 0.0.
     a=control:trackID=2\r\n";
 
 fn text(lines: &str) -> Result<Chosen, Failure> {
-    choose(lines.as_bytes())
+    choose(lines.as_bytes(), false)
 }
 
 fn offered(lines: &str) -> String {
@@ -63,7 +63,7 @@ fn broken_descriptions_give_the_same() {
     let mut latin = CAMERA.replace("s=Media", "s=K?mera").into_bytes();
     let at = latin.iter().position(|b| *b == b'?').unwrap();
     latin[at] = 0xe4;
-    assert_eq!(choose(&latin).unwrap(), whole);
+    assert_eq!(choose(&latin, false).unwrap(), whole);
 }
 
 #[test]
@@ -136,12 +136,34 @@ fn control_urls() {
 proptest! {
     #[test]
     fn arbitrary_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = choose(&bytes);
+        let _ = choose(&bytes, true);
     }
 
     #[test]
     fn arbitrary_lines_do_no_harm(lines in prop::collection::vec("[vmatocsb]=[ -~]{0,40}", 0..20)) {
-        let _ = choose(lines.join("\r\n").as_bytes());
-        let _ = choose(format!("v=0\r\n{}", lines.join("\n")).as_bytes());
+        let _ = choose(lines.join("\r\n").as_bytes(), false);
+        let _ = choose(format!("v=0\r\n{}", lines.join("\n")).as_bytes(), false);
     }
+}
+
+#[test]
+fn srtp_of_a_server_behind_tls_is_taken_and_given_as_plain_rtp() {
+    let lines =
+        "v=0\r\nm=video 0 RTP/SAVP 96\r\na=rtpmap:96 H264/90000\r\na=key-mgmt:mikey AQAF\r\n";
+    assert_eq!(
+        choose(lines.as_bytes(), true).unwrap().track.codec,
+        Codec::H264
+    );
+    let error = choose(lines.as_bytes(), false).unwrap_err();
+    assert_eq!(error.kind, FailureKind::UnsupportedCodec);
+}
+
+#[test]
+fn the_size_of_a_large_jpeg_stands_in_an_attribute_of_its_own() {
+    let lines = "v=0\r\nm=video 0 RTP/AVP 26\r\na=x-dimensions: 3840,2160\r\n";
+    let track = choose(lines.as_bytes(), false).unwrap().track;
+    assert_eq!(
+        track.parameters,
+        [("x-dimensions".to_owned(), "3840,2160".to_owned())]
+    );
 }

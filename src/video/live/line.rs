@@ -7,8 +7,9 @@
 //! - A new connection begins where the old one's newest packet stood, plus the time since it arrived.
 //! - A step forward that arrival times contradict by more than five seconds is a jump, and so is
 //!   one back by more than a second (less is a reordered picture), and so is a clock that stands still
-//!   for more than five seconds while packets arrive. The clock is then laid anew so that media time
-//!   goes on as arrival times say.
+//!   for more than five seconds while packets arrive (not while none do: the rest of a picture that a
+//!   connection stalled in comes later, and belongs where its beginning does). The clock is then laid
+//!   anew so that media time goes on as arrival times say.
 
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::{
 
 const NANOS: i128 = 1_000_000_000;
 const AHEAD: i128 = LIVE_CLOCK_AHEAD_MILLIS as i128 * 1_000_000;
+/// Longest time between two packets that counts as time in which packets arrive.
+const GOES_ON: i128 = NANOS;
 const DISORDER: i128 = TIMESTAMP_DISORDER_MILLIS as i128 * 1_000_000;
 
 /// Where a packet's picture stands.
@@ -41,6 +44,10 @@ pub(crate) struct Line {
     newest: Option<(i128, Duration)>,
     /// The last step of the newest media time, at most a second: about a frame.
     step: i128,
+    /// When the last packet of this connection arrived.
+    last: Option<Duration>,
+    /// How long packets have arrived without a newer media time, nanoseconds.
+    standing: i128,
 }
 
 impl Line {
@@ -48,6 +55,8 @@ impl Line {
     pub(crate) fn connect(&mut self, clock_rate: u32) {
         self.rate = i128::from(clock_rate.max(1));
         self.zero = None;
+        self.last = None;
+        self.standing = 0;
     }
 
     /// Where media time stands if nothing has come since the newest packet.
@@ -60,10 +69,12 @@ impl Line {
         let since_zero = i128::from(ticks) * NANOS / self.rate.max(1);
         let expected = self.expected(arrived);
         let mut jumped = false;
+        let last = self.last.replace(arrived).unwrap_or(arrived);
+        self.standing += (arrived.saturating_sub(last).as_nanos() as i128).min(GOES_ON);
         let at = match (self.zero, self.newest) {
             (Some(zero), Some((newest, _))) => {
                 let at = zero + since_zero;
-                let stuck = at <= newest && expected - newest > AHEAD;
+                let stuck = at <= newest && self.standing > AHEAD;
                 if at > expected + AHEAD || at < newest - DISORDER || stuck {
                     jumped = true;
                     expected.max(newest + self.step)
@@ -81,6 +92,7 @@ impl Line {
                 self.step = (at - newest).min(DISORDER);
             }
             self.newest = Some((at, arrived));
+            self.standing = 0;
         }
         Placed {
             pts: to_time(at),
@@ -202,6 +214,23 @@ mod tests {
         assert_eq!(placed.iter().filter(|p| p.1).count(), 3);
         let (last, _) = placed[199];
         assert!((14_000..20_000).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn a_connection_that_stalls_in_a_picture_moves_no_clock() {
+        // The rest of the picture comes after seven seconds, then what the camera kept, all at once.
+        let stalled: Vec<(i64, u64)> = [(0, 0), (40, 40), (80, 80), (80, 7080)]
+            .into_iter()
+            .chain((3..175).map(|i| (40 * i, 7080)))
+            .chain((175..200).map(|i| (40 * i, 40 * i as u64 + 80)))
+            .collect();
+        let placed = run(&mut fresh(), &stalled);
+        for ((clock, _), (at, jumped)) in stalled.iter().zip(placed) {
+            assert_eq!((at, jumped), (*clock, false));
+        }
+        // A picture that is shown earlier may be the one that is late.
+        let placed = run(&mut fresh(), &[(0, 0), (80, 40), (40, 7040), (120, 7080)]);
+        assert!(placed.iter().all(|(_, jumped)| !jumped), "{placed:?}");
     }
 
     #[test]

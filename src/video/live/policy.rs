@@ -5,10 +5,11 @@
 //! a second and are shortened by up to a half at random, so that a switch that comes back is not met
 //! by all cameras' clients at once.
 //!
-//! Trying again is pointless, and ends the source, where the camera refuses the credentials, where
-//! its address may not be connected to, where it has no stream that can be decoded, where its
-//! certificate is not believed before it ever worked, and where the stream is not found for ten
-//! minutes and ten attempts (a camera that restarts may say so for a while).
+//! Trying again is pointless, and ends the source, where the camera refuses the credentials (an account
+//! may be locked), where its address may not be connected to, where it has no stream that can be decoded,
+//! and where before it ever worked its certificate is not believed, or the stream is not found for ten
+//! minutes and ten attempts (a camera that restarts may say so for a while). Of a camera that has worked
+//! a gateway says that there is no such stream for as long as the camera is away.
 
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ impl Policy {
             self.lost = Some(now);
         }
         self.failures = self.failures.saturating_add(1);
-        if failure.kind == FailureKind::NotFound {
+        if failure.kind == FailureKind::NotFound && !self.worked {
             let (first, attempts) = self.not_found.get_or_insert((now, 0));
             *attempts += 1;
             if *attempts >= LIVE_NOT_FOUND_ATTEMPTS
@@ -231,10 +232,16 @@ mod tests {
                 Decision::Retry(_) => panic!("{kind:?} was retried"),
             }
         }
-        // A certificate that was believed before may be in the middle of a change.
-        let mut policy = Policy::default();
-        policy.works(s(0));
-        retry(policy.failed(&failure(FailureKind::Tls), s(1), 0.5));
+    }
+
+    #[test]
+    fn a_camera_that_worked_is_in_the_middle_of_something() {
+        for kind in [FailureKind::Tls, FailureKind::NotFound] {
+            let mut policy = Policy::default();
+            policy.works(s(0));
+            let times = attempts(&mut policy, kind, s(1), s(86_400));
+            assert!(times.len() > 2800, "{kind:?}: {}", times.len());
+        }
     }
 
     #[test]
