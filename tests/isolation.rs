@@ -515,7 +515,7 @@ fn pictures_of_a_segment_that_died_are_a_gap_and_the_source_says_what_follows() 
     while let Some(item) = preparation.blocking_next() {
         match item {
             Ok(Prepared::Segment(_)) => segments += 1,
-            Ok(Prepared::Gap(gap)) => gaps.push(gap),
+            Ok(Prepared::Gap(gap) | Prepared::Lost(gap)) => gaps.push(gap),
             Ok(_) => {}
             Err(e) => error = Some(e),
         }

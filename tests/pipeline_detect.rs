@@ -9,7 +9,7 @@ use std::{
 };
 
 use doubles::{
-    Counters, FakeProbe, FakeSource, PANIC, SIDE, Step, Turnstile, eventually, info, profile,
+    Counters, FakeProbe, FakeSource, GONE, PANIC, SIDE, Step, Turnstile, eventually, info, profile,
 };
 use headhunt::{
     engine::{Engine, EngineConfig, EngineHandle, Lane},
@@ -560,6 +560,24 @@ async fn a_slow_client_does_not_hold_the_queue() {
         .await
         .unwrap();
     assert_eq!(summary.unwrap().frames, 400);
+}
+
+#[tokio::test]
+async fn a_segment_whose_pictures_are_gone_is_a_gap_and_the_end_is_orderly() {
+    // The second of four segments; what comes after it is of the same run for the source.
+    let bench = engine().await;
+    let steps = frames((0..16).map(|i| if i == 7 { GONE } else { 40 }));
+    let (events, summary) = detect(&bench.handle, profile(), false, steps).await;
+    let summary = summary.unwrap();
+    assert_eq!((summary.segments, summary.frames, summary.gaps), (3, 12, 1));
+    let gaps: Vec<u64> = events
+        .iter()
+        .filter_map(|event| match event {
+            DetectEvent::Gap(gap) => Some(gap.frames_lost),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(gaps, [4]);
 }
 
 // --- preparation alone

@@ -46,6 +46,8 @@ pub fn each_segment(
         match item? {
             Prepared::Segment(segment) => each(segment)?,
             Prepared::End(totals) => return Ok(totals.frames),
+            // A set of samples without it would be another set.
+            Prepared::Lost(gap) => return Err(Error::data_loss(gap.detail)),
             Prepared::Opened(_) | Prepared::Gap(_) | Prepared::Source(_) => {}
         }
     }

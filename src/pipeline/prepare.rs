@@ -106,6 +106,8 @@ pub enum Prepared {
     Segment(PreparedSegment),
     /// Frames are missing here.
     Gap(Gap),
+    /// A segment was decoded, and its pictures are gone.
+    Lost(Gap),
     /// A live source was interrupted (the run ends here) or is back.
     Source(SourceState),
     /// The orderly end.
@@ -115,7 +117,7 @@ pub enum Prepared {
 /// What a source had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Decoded frames, at least 1.
+    /// Decoded frames, without those of segments that were lost.
     pub frames: u64,
     /// PTS + duration of the last frame.
     pub duration: Duration,

@@ -235,8 +235,16 @@ pub struct Counters {
     pub decoded: AtomicUsize,
 }
 
+/// A picture of this grey is gone with the process that held it.
+pub const GONE: u8 = 253;
+
 impl Picture for Grey {
     fn to_rgb(&self) -> Result<RgbImage> {
+        if self.grey == GONE {
+            return Err(Error::data_loss(
+                "a picture is gone: the double was told to",
+            ));
+        }
         self.counters.converted.fetch_add(1, SeqCst);
         Ok(RgbImage {
             width: SIDE as u32,

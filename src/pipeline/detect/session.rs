@@ -79,8 +79,8 @@ pub(super) struct Session {
     located: u64,
     /// Segments that the locator has seen and not made final, with its own count of them.
     unfinal: VecDeque<(u64, Stamps)>,
-    /// Dropped runs of segments so far: each splits the smoothing as a gap of the source does.
-    shed_runs: u64,
+    /// Dropped runs of segments and gaps so far: each splits the smoothing, also where the source counts no new run.
+    splits: u64,
     /// The last segment that the model scored: its number and p.
     scored: Option<(u64, f64)>,
     rescore: Rescore,
@@ -118,7 +118,7 @@ impl Session {
             items: VecDeque::new(),
             located: 0,
             unfinal: VecDeque::new(),
-            shed_runs: 0,
+            splits: 0,
             scored: None,
             rescore: Rescore::default(),
             event_over: None,
@@ -199,7 +199,9 @@ impl Session {
                     self.backlog.shed();
                 }
             }
-            Some(Ok(Prepared::Gap(gap))) => self.backlog.push(Waiting::Gap(gap)),
+            Some(Ok(Prepared::Gap(gap) | Prepared::Lost(gap))) => {
+                self.backlog.push(Waiting::Gap(gap))
+            }
             Some(Ok(Prepared::Source(state))) => self.backlog.push(Waiting::Source(state)),
             Some(Ok(Prepared::End(totals))) => self.end = Some(totals),
             Some(Err(error)) if error.kind() == Kind::Cancelled => return Err(error),

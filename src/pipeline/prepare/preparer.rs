@@ -34,7 +34,10 @@ pub(super) struct Preparer {
     raw_bytes: usize,
     /// Of the open segment.
     received: Received,
+    /// All decoded frames, those below among them.
     totals: Totals,
+    /// Of segments whose pictures are gone.
+    lost_frames: u64,
     opened: bool,
     /// Since the last segment was complete.
     decoding: Duration,
@@ -69,6 +72,7 @@ impl Preparer {
             raw_bytes: 0,
             received: Received::default(),
             totals: Totals::default(),
+            lost_frames: 0,
             opened: false,
             decoding: Duration::ZERO,
             decoding_since: None,
@@ -124,7 +128,10 @@ impl Preparer {
         }
         // Before the end is told: files and decoders are free when a caller hears of it.
         drop(source);
-        self.send(Prepared::End(self.totals))
+        self.send(Prepared::End(Totals {
+            frames: self.totals.frames.saturating_sub(self.lost_frames),
+            ..self.totals
+        }))
     }
 
     fn frame(&mut self, frame: Frame) -> Result<()> {
@@ -246,7 +253,8 @@ impl Preparer {
             detail: error.to_string(),
         };
         metrics::gap(&gap);
-        self.send(Prepared::Gap(gap))
+        self.lost_frames += gap.frames_lost;
+        self.send(Prepared::Lost(gap))
     }
 
     /// The sampled frames for the model, and the middle one of them for people where asked for. A

@@ -171,7 +171,7 @@ impl Session {
             cameras::frame_lag(lag);
         }
         let mut span = stamps.span()?;
-        span.run = span.run.saturating_add(self.shed_runs);
+        span.run = span.run.saturating_add(self.splits);
         let outputs = locator(&mut self.locator)?.push(span, p)?;
         if let Some(recorder) = &self.detection.recorder {
             let z = features.map(|features| features.data.as_slice());

@@ -21,6 +21,7 @@ impl Session {
     pub(super) async fn gap(&mut self, gap: Gap) -> Result<()> {
         let outputs = locator(&mut self.locator)?.end_run();
         self.deliver(outputs).await?;
+        self.splits += 1;
         self.summary.gaps += 1;
         self.emit(DetectEvent::Gap(gap)).await
     }
@@ -56,7 +57,7 @@ impl Session {
         self.deliver(outputs).await?;
         // What the motion gate compares with may be among them.
         self.rescore.ask();
-        self.shed_runs += 1;
+        self.splits += 1;
         self.summary.segments_shed += shed.segments;
         self.summary.frames_shed += shed.frames;
         let gap = shed.gap();
