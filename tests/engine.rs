@@ -810,3 +810,23 @@ fn nonsense_configuration_is_refused_by_key() {
     assert_eq!(lanes(32), [16, 8, 8]);
     assert_eq!(lanes(7), [5, 1, 1]);
 }
+
+#[tokio::test]
+async fn a_device_that_fails_every_pass_is_told() {
+    let bench = bench(config()).await;
+    bench.room.store(0, SeqCst);
+    for n in 0..10 {
+        assert_eq!(bench.handle.health(), Health::Serving, "after {n}");
+        let error = bench.handle.submit(job(1, Lane::Live, 0)).await.unwrap();
+        assert_eq!(error.await.unwrap_err().kind(), Kind::ResourceExhausted);
+    }
+    let Health::Unhealthy(why) = bench.handle.health() else {
+        panic!("it is said to serve")
+    };
+    assert!(why.contains("failed in its last 10 passes"), "{why}");
+    // One that works says that it has come back.
+    bench.room.store(usize::MAX, SeqCst);
+    let ticket = bench.handle.submit(job(1, Lane::Live, 0)).await.unwrap();
+    ticket.await.unwrap();
+    assert_eq!(bench.handle.health(), Health::Serving);
+}

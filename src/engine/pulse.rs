@@ -1,4 +1,4 @@
-//! Signs of life: heartbeat, throughput, panics in a row.
+//! Signs of life: heartbeat, throughput, failures in a row.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -29,7 +29,11 @@ pub(super) struct Pulse {
     beat_micros: AtomicU64,
     /// Bits of an f64; 0 before the first pass.
     seconds_per_segment: AtomicU64,
+    /// The same of passes as detections have them.
+    seconds_per_detected: AtomicU64,
     panics_in_a_row: AtomicU32,
+    /// Passes that the device or its memory failed, panics among them.
+    failures_in_a_row: AtomicU32,
 }
 
 impl Pulse {
@@ -38,7 +42,9 @@ impl Pulse {
             epoch: Instant::now(),
             beat_micros: AtomicU64::new(0),
             seconds_per_segment: AtomicU64::new(0f64.to_bits()),
+            seconds_per_detected: AtomicU64::new(0f64.to_bits()),
             panics_in_a_row: AtomicU32::new(0),
+            failures_in_a_row: AtomicU32::new(0),
         }
     }
 
@@ -51,18 +57,31 @@ impl Pulse {
         self.epoch + Duration::from_micros(self.beat_micros.load(Relaxed))
     }
 
-    /// A pass over `segments` went well.
-    pub fn passed(&self, segments: usize, took: Duration) {
+    /// A pass over `segments` went well. `detected`: it is one as detections have them; a hunt's, with every head
+    /// and prompt, says nothing about how many cameras the model carries.
+    pub fn passed(&self, segments: usize, took: Duration, detected: bool) {
         self.panics_in_a_row.store(0, Relaxed);
+        self.failures_in_a_row.store(0, Relaxed);
         let now = took.as_secs_f64() / segments.max(1) as f64;
-        let before = self.seconds_per_segment();
-        let average = if before > 0.0 {
-            before + NEWEST * (now - before)
-        } else {
-            now
+        let add = |to: &AtomicU64| {
+            let before = f64::from_bits(to.load(Relaxed));
+            let average = if before > 0.0 {
+                before + NEWEST * (now - before)
+            } else {
+                now
+            };
+            to.store(average.to_bits(), Relaxed);
         };
-        self.seconds_per_segment.store(average.to_bits(), Relaxed);
-        metrics::segments_per_second(self.segments_per_second());
+        add(&self.seconds_per_segment);
+        if detected {
+            add(&self.seconds_per_detected);
+            metrics::segments_per_second(self.segments_per_second());
+        }
+    }
+
+    /// A pass over one segment failed, and not for that segment's sake.
+    pub fn failed(&self) {
+        self.failures_in_a_row.fetch_add(1, Relaxed);
     }
 
     pub fn panicked(&self) {
@@ -70,13 +89,13 @@ impl Pulse {
         metrics::probe_panic();
     }
 
-    pub fn seconds_per_segment(&self) -> f64 {
+    fn seconds_per_segment(&self) -> f64 {
         f64::from_bits(self.seconds_per_segment.load(Relaxed))
     }
 
-    /// 0 before the first pass.
+    /// Of detections; 0 before the first pass.
     pub fn segments_per_second(&self) -> f64 {
-        let seconds = self.seconds_per_segment();
+        let seconds = f64::from_bits(self.seconds_per_detected.load(Relaxed));
         if seconds > 0.0 { 1.0 / seconds } else { 0.0 }
     }
 
@@ -85,6 +104,10 @@ impl Pulse {
         let panics = self.panics_in_a_row.load(Relaxed);
         if panics >= limits::PROBE_PANICS_MAX {
             return Some(format!("the model panicked in its last {panics} passes"));
+        }
+        let failures = self.failures_in_a_row.load(Relaxed);
+        if failures >= limits::PROBE_FAILURES_MAX {
+            return Some(format!("the model failed in its last {failures} passes"));
         }
         let ten_passes =
             Duration::try_from_secs_f64(10.0 * self.seconds_per_segment() * max_batch as f64)
@@ -96,5 +119,22 @@ impl Pulse {
                 silent.as_secs()
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hunt_says_nothing_about_how_many_cameras_are_carried() {
+        let pulse = Pulse::new();
+        pulse.passed(1, Duration::from_millis(100), true);
+        for _ in 0..100 {
+            pulse.passed(1, Duration::from_secs(60), false);
+        }
+        assert!((pulse.segments_per_second() - 10.0).abs() < 1e-9);
+        // But a pass of it may take that long before it counts as hung.
+        assert!(pulse.seconds_per_segment() > 59.0);
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    EngineConfig,
+    EngineConfig, Lane,
     gate::{FingerprintRequest, Gate, Running, Work},
     probe::{Clip, HeadProbe, PassTimes},
     union,
@@ -123,8 +123,12 @@ impl Worker {
             .collect();
         let started = Instant::now();
         self.gate.pulse.beat();
-        let (features, _) =
-            self.probe_all(&[Clip { frames }], &self.config.warm_up_prompts, &heads)?;
+        let (features, _) = self.probe_all(
+            &[Clip { frames }],
+            &self.config.warm_up_prompts,
+            &heads,
+            true,
+        )?;
         self.gate.pulse.beat();
         tracing::info!(
             model = info.name,
@@ -148,7 +152,7 @@ impl Worker {
             }
             Err(error) if batch.len() == 1 => {
                 if let Some(running) = batch.pop() {
-                    answer(running, Err(error.context("model")));
+                    answer(running, Err(self.failed(error)));
                 }
             }
             Err(error) if error.kind() == Kind::ResourceExhausted => {
@@ -176,11 +180,20 @@ impl Worker {
                     let features = self
                         .probe_jobs(std::slice::from_ref(&running))
                         .map(|mut features| features.swap_remove(0))
-                        .map_err(|error| error.context("model"));
+                        .map_err(|error| self.failed(error));
                     answer(running, features);
                 }
             }
         }
+    }
+
+    /// A segment's pass failed, though it was alone.
+    fn failed(&self, error: Error) -> Error {
+        if matches!(error.kind(), Kind::Internal | Kind::ResourceExhausted) {
+            self.gate.pulse.failed();
+            tracing::error!(error = %format_args!("{error:#}"), "a pass failed");
+        }
+        error.context("model")
     }
 
     /// Runs these in one pass; their clips and prompts fit together.
@@ -200,7 +213,8 @@ impl Worker {
             union::union(selections())
         };
         let began = Instant::now();
-        let passed = self.probe_all(&clips, prompts, &union);
+        let detected = jobs.iter().any(|running| running.job.lane != Lane::Offline);
+        let passed = self.probe_all(&clips, prompts, &union, detected);
         let times = passed.as_ref().ok().and_then(|(_, times)| *times);
         note(jobs, began, Instant::now(), times);
         passed?
@@ -216,6 +230,7 @@ impl Worker {
         clips: &[Clip],
         prompts: &[String],
         heads: &HeadSelection,
+        detected: bool,
     ) -> Result<(Vec<HeadFeatures>, Option<PassTimes>)> {
         metrics::batch_size(clips.len());
         let started = Instant::now();
@@ -224,7 +239,7 @@ impl Worker {
         let took = started.elapsed();
         self.check_shape(&features, clips.len(), prompts.len(), heads)?;
         metrics::stage(Stage::Pass, took);
-        self.gate.pulse.passed(clips.len(), took);
+        self.gate.pulse.passed(clips.len(), took, detected);
         Ok((features, times))
     }
 

@@ -32,6 +32,10 @@ pub const LANE_PASSED_OVER_MAX: u32 = 8;
 /// Panics of the model in a row after which the engine says that it is unhealthy.
 pub const PROBE_PANICS_MAX: u32 = 3;
 
+/// The same of segments that the device, or its memory, failed one after the other: a GPU that has fallen
+/// out fails every pass, and only a restart brings it back.
+pub const PROBE_FAILURES_MAX: u32 = 10;
+
 /// Longest sleep of the idle engine between heartbeats.
 pub const ENGINE_BEAT: Duration = Duration::from_secs(1);
 
