@@ -329,3 +329,39 @@ fn clips_by_hand_and_what_is_refused() {
     let left = fs::read_dir(dir.path().join("admin/clips")).unwrap();
     assert_eq!(left.count(), 0);
 }
+
+#[test]
+fn a_job_that_kills_its_server_or_was_cancelled_is_not_taken_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = footage(dir.path());
+    for (key, value, state) in [
+        ("starts", serde_json::json!(8), "failed"),
+        ("cancelled", serde_json::json!(true), "cancelled"),
+    ] {
+        let server = Server::start(dir.path(), None, 0);
+        let calibrate = [
+            &["calibrate", "yard", "--manifest", text(&manifest)][..],
+            &options(),
+            &["--no-wait"],
+        ]
+        .concat();
+        let begun = server.json(&calibrate);
+        let job = begun["job_id"].as_str().unwrap().to_owned();
+        let address = server.kill();
+        let record = dir.path().join(format!("admin/jobs/{job}.json"));
+        let mut written: serde_json::Value =
+            serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+        assert!(written["ended_unix_ns"].is_null(), "it had ended before");
+        written[key] = value;
+        fs::write(&record, written.to_string()).unwrap();
+        let server = Server::start(dir.path(), Some(address), 0);
+        let output = server.admin(&["jobs", "follow", &job, "--json"]);
+        let end: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(end["state"], state, "{end}");
+        if state == "failed" {
+            let why = end["error"].as_str().unwrap();
+            assert!(why.contains("ended without a word 8 times"), "{why}");
+        }
+        server.kill();
+    }
+}

@@ -195,6 +195,16 @@ fn a_hub_id_is_fetched_once_with_only_the_needed_files() {
         ..options
     };
     assert_eq!(resolve("acme/tiny", &gone).unwrap(), dir);
+    // So it does where the hub has other words for it, as for a token that has expired.
+    for fault in [Fault::Gated, Fault::None] {
+        let files = match fault {
+            Fault::None => BTreeMap::new(),
+            _ => checkpoint(),
+        };
+        let refusing = crate::hub(files, fault);
+        let options = crate::options(&refusing, cache.path());
+        assert_eq!(resolve("acme/tiny", &options).unwrap(), dir);
+    }
 }
 
 #[test]

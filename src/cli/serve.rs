@@ -190,9 +190,9 @@ async fn serve(
         security: doors.security,
         traces: doors.traces,
     };
-    let served = rpc::serve(settings, parts, doors.listener, shutdown).await;
-    signals.abort();
-    served
+    // The signals are listened to until the end: what follows may take its time.
+    drop(signals);
+    rpc::serve(settings, parts, doors.listener, shutdown).await
 }
 
 async fn end_on_signal(shutdown: CancellationToken) {

@@ -137,6 +137,22 @@ fn features(tensor: &TensorView) -> Result<Features> {
         )));
     }
     let [prompts, samples, layers, heads, head_dim] = shape;
+    if tensor.dtype() == Dtype::F64 {
+        let given = bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|b| f64::from_le_bytes(*b));
+        if let Some((_, given)) = data
+            .iter()
+            .zip(given)
+            .find(|(v, given)| v.is_infinite() && given.is_finite())
+        {
+            return Err(Error::invalid(format!(
+                "tensor `features` has {given:e}, which F32 cannot hold; hunting keeps features in F32"
+            )));
+        }
+    }
     Ok(Features {
         prompts,
         samples,
@@ -287,7 +303,7 @@ pub fn write_result(path: &Path, result: &HuntResult, options: &HuntOptions) -> 
     })
 }
 
-/// Writes a temporary file beside `path`, syncs it and renames it.
+/// Writes a temporary file beside `path`, syncs it, renames it and syncs the folder.
 ///
 /// # Errors
 /// `NotFound` if the folder does not exist; `ResourceExhausted` if writing fails.
@@ -328,7 +344,10 @@ pub fn write_atomically(
         .persist(path)
         .map_err(|e| e.error)
         .or_kind(Kind::ResourceExhausted, failed)?;
-    Ok(())
+    // The name too: without this a power cut may bring the old file back.
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .or_kind(Kind::ResourceExhausted, failed)
 }
 
 #[cfg(test)]

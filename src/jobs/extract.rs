@@ -65,6 +65,7 @@ impl Extractor<'_> {
         for (number, (clip, video)) in clips.iter().zip(videos).enumerate() {
             let found = self
                 .clip(number, &clip.id, video, &mut counts, sink)
+                .and_then(|frames| video.check_frames(frames).map(|()| frames))
                 .map_err(|e| {
                     // Where the server keeps its clips is nobody's business.
                     let shown = e.message().replace(&video.path.display().to_string(), "it");

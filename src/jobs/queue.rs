@@ -151,6 +151,8 @@ impl Shared {
             state: State::Queued,
             error: None,
             samples_reused: 0,
+            starts: 0,
+            cancelled: false,
         };
         // Written before it is told: a job that somebody knows of survives a crash.
         self.journal.write(&record)?;
@@ -198,6 +200,7 @@ impl Shared {
         let record = {
             let mut record = cell.record();
             record.state = State::Running;
+            record.starts = record.starts.saturating_add(1);
             record.clone()
         };
         let id = &record.id;
@@ -224,6 +227,12 @@ impl Shared {
             Err(_) if cell.cancelled.load(SeqCst) => (State::Cancelled, None),
             Err(error) if self.stopping.is_cancelled() => {
                 tracing::info!(job = id, "stopped with the server: {error:#}");
+                // An orderly stop is no attempt that failed.
+                let mut record = cell.record();
+                record.starts = record.starts.saturating_sub(1);
+                if let Err(error) = self.journal.write(&record) {
+                    tracing::error!(job = id, "{error:#}");
+                }
                 return;
             }
             Err(error) => {

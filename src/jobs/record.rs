@@ -76,6 +76,16 @@ pub(super) struct Record {
     pub state: State,
     pub error: Option<String>,
     pub samples_reused: u64,
+    /// Processes of the server that have begun it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub starts: u32,
+    /// It is to end; written down at once, so that a server that dies meanwhile does not begin it again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cancelled: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Record {

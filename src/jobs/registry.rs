@@ -56,16 +56,30 @@ impl Jobs {
             let mut pin = None;
             if !record.state.is_end() {
                 let ids = record.clips.iter().map(|clip| clip.id.clone()).collect();
-                match parts.library.pin(ids) {
-                    Ok(pinned) => {
-                        record.state = State::Queued;
-                        pin = Some(pinned);
-                    }
-                    Err(error) => {
-                        end(&mut record, State::Failed, Some(error.message().to_owned()));
-                        if let Err(error) = journal.write(&record) {
-                            tracing::error!(job = record.id, "{error:#}");
+                let ended = if record.cancelled {
+                    Some((State::Cancelled, None))
+                } else if record.starts >= limits::JOB_STARTS_MAX {
+                    Some((
+                        State::Failed,
+                        Some(format!(
+                            "the server ended without a word {} times while this job ran (memory? its log and the system's say more); submit it again with fewer clips or prompts",
+                            record.starts
+                        )),
+                    ))
+                } else {
+                    match parts.library.pin(ids) {
+                        Ok(pinned) => {
+                            record.state = State::Queued;
+                            pin = Some(pinned);
+                            None
                         }
+                        Err(error) => Some((State::Failed, Some(error.message().to_owned()))),
+                    }
+                };
+                if let Some((state, why)) = ended {
+                    end(&mut record, state, why);
+                    if let Err(error) = journal.write(&record) {
+                        tracing::error!(job = record.id, "{error:#}");
                     }
                 }
             }
@@ -143,6 +157,12 @@ impl Jobs {
         table.waiting.retain(|waiting| !Arc::ptr_eq(waiting, &cell));
         if table.waiting.len() < waited {
             shared.ended(&mut table, &cell, State::Cancelled, None);
+        } else {
+            let mut record = cell.record();
+            record.cancelled = true;
+            if let Err(error) = shared.journal.write(&record) {
+                tracing::error!(job = record.id, "{error:#}");
+            }
         }
         Ok(cell.progress.borrow().clone())
     }

@@ -121,6 +121,9 @@ impl Work<'_> {
             })?;
         }
         let mut builder = SampleSetBuilder::new(self.shared.engine.info(), settings.prompts.len());
+        if !normal_only {
+            builder = builder.for_a_hunt();
+        }
         self.extractor(meter, &settings.prompts, settings.rule, FRAMES_PER_SEGMENT)
             .run(
                 &self.record.clips,

@@ -93,6 +93,13 @@ pub const MANIFEST_MAX_BYTES: u64 = 16 << 20;
 
 // --- jobs
 
+/// Longest wait for a reader of a job's progress or report; then it has left without saying so.
+pub const JOB_READER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Processes of the server that may end without a word while one job runs: then it is the job. Each costs
+/// the cameras a restart, and a job may be hit by some that are not its fault.
+pub const JOB_STARTS_MAX: u32 = 8;
+
 /// Jobs that wait for their turn.
 pub const JOBS_WAITING_MAX: usize = 32;
 

@@ -60,8 +60,8 @@ const INDEX: &str = "model.safetensors.index.json";
 /// `owner/name` or `owner/name@revision`, fetched where the cache does not have it yet.
 ///
 /// Blocks; a request that gets no answer in 30 s, or a download without progress for 60 s, fails.
-/// All files come from one commit. If the hub cannot be reached, a complete copy of that revision
-/// in the cache is used, with a warning in the log.
+/// All files come from one commit. If the hub cannot be reached or refuses, a complete copy of that
+/// revision in the cache is used, with a warning in the log.
 ///
 /// # Errors
 /// `NotFound` for a directory, model, revision or file that does not exist, `Unauthenticated` or
@@ -85,9 +85,10 @@ pub fn resolve(model: &str, options: &HubOptions) -> Result<PathBuf> {
         });
     }
     match id.fetch(&cache, options) {
-        Err(error) if error.kind() == Kind::Unavailable => match id.cached(&cache) {
+        // Whatever the hub or the disk says, what is here can be used: a server must come back at night.
+        Err(error) => match id.cached(&cache) {
             Some(dir) => {
-                tracing::warn!(model, error = %format!("{error:#}"), "hub unreachable, using the cached copy");
+                tracing::warn!(model, error = %format!("{error:#}"), "the hub gives no checkpoint, using the cached copy");
                 Ok(dir)
             }
             None => Err(error),

@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Result},
     head::{HeadFeatures, HeadId},
     hunt::Features,
+    limits::HUNT_SAMPLES_MAX,
     score::locate::SegmentSpan,
 };
 
@@ -95,6 +96,8 @@ pub struct SampleSetBuilder {
     samples: Vec<Sample>,
     per_prompt: Vec<Vec<f32>>,
     shape: [usize; 3],
+    /// Samples.
+    most: usize,
 }
 
 impl SampleSetBuilder {
@@ -104,6 +107,16 @@ impl SampleSetBuilder {
             samples: Vec::new(),
             per_prompt: vec![Vec::new(); prompts],
             shape: [info.layers, info.heads, info.head_dim],
+            most: usize::MAX,
+        }
+    }
+
+    /// Refuses the first sample that a hunt over all of them would refuse.
+    #[must_use]
+    pub fn for_a_hunt(self) -> Self {
+        SampleSetBuilder {
+            most: HUNT_SAMPLES_MAX,
+            ..self
         }
     }
 
@@ -115,6 +128,12 @@ impl SampleSetBuilder {
                 "sample {} has {} numbers instead of {expected}",
                 sample.name,
                 features.data.len(),
+            )));
+        }
+        if self.samples.len() >= self.most {
+            return Err(Error::exhausted(format!(
+                "these clips give more than {} samples, which hunting takes at most: use fewer or shorter clips",
+                self.most
             )));
         }
         if (self.samples.len() + 1).saturating_mul(expected) > MAX_NUMBERS {
@@ -137,6 +156,8 @@ impl SampleSetBuilder {
         let prompts = self.per_prompt.len();
         let mut data = std::mem::take(&mut self.per_prompt).into_iter();
         let mut all = data.next().unwrap_or_default();
+        // At once, so that no prompt's rows are there twice for long.
+        all.reserve_exact(data.as_slice().iter().map(Vec::len).sum());
         for rows in data {
             all.extend_from_slice(&rows);
         }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -24,17 +25,25 @@ use crate::{net::ServerStream, telemetry::server::handshake_failed};
 /// Pause after a failed accept: out of file descriptors, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Silence on a connection after which the system asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Bytes of the line that an HTTP/2 connection begins with; no request of HTTP/1.1 is shorter that names a host.
+const HTTP2_PREFACE_BYTES: usize = 24;
+
 /// A connection that counts until it is dropped.
 pub(super) struct Connection {
     stream: ServerStream,
-    /// Until its first byte.
+    /// Until so many bytes have come that HTTP has its own times for what follows.
     silence: Option<Pin<Box<Sleep>>>,
+    /// Bytes that came meanwhile.
+    came: usize,
     _permit: OwnedSemaphorePermit,
 }
 
 /// Accepts until `closing` fires, then closes the listener. One connection more than `most` waits in
-/// the kernel's backlog; one that says nothing, or does not finish its handshake, for `first_byte`
-/// fails.
+/// the kernel's backlog; one that says nothing or next to nothing, or does not finish its handshake, for
+/// `first_byte` fails.
 pub(super) fn accept(
     listener: TcpListener,
     security: Security,
@@ -59,6 +68,12 @@ pub(super) fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
+                // A peer that has vanished holds its place no longer than the system looks for it.
+                if let Err(error) = set_socket_keepalive(&stream, true)
+                    .and_then(|()| set_tcp_keepidle(&stream, KEEPALIVE_IDLE))
+                {
+                    tracing::debug!(%error, "cannot set SO_KEEPALIVE");
+                }
                 if accepted.is_closed() {
                     return;
                 }
@@ -69,6 +84,7 @@ pub(super) fn accept(
                     let connection = Connection {
                         stream,
                         silence: Some(Box::pin(time::sleep(first_byte))),
+                        came: 0,
                         _permit: permit,
                     };
                     accepted.send(Ok(connection)).await.ok()
@@ -107,9 +123,14 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
-            self.silence = None;
+            // A part of HTTP/2's first line is waited for without any time.
+            self.came += buf.filled().len().saturating_sub(before);
+            if self.came >= HTTP2_PREFACE_BYTES {
+                self.silence = None;
+            }
         } else if let Some(silence) = &mut self.silence
             && silence.as_mut().poll(cx).is_ready()
         {
@@ -186,12 +207,20 @@ mod tests {
         let error = connection.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let mut connection = accepted.next().await.unwrap().unwrap();
-        client.write_u8(7).await.unwrap();
-        assert_eq!(connection.read_u8().await.unwrap(), 7);
-        let quiet = time::timeout(silence * 3, connection.read_u8()).await;
-        assert!(quiet.is_err(), "{quiet:?}");
+        // A part of HTTP/2's first line is nothing; for what comes after it HTTP has its own times.
+        for (said, waits) in [
+            ("P", false),
+            ("PRI * HTTP/2.0", false),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true),
+        ] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let mut connection = accepted.next().await.unwrap().unwrap();
+            client.write_all(said.as_bytes()).await.unwrap();
+            let mut heard = vec![0; said.len()];
+            connection.read_exact(&mut heard).await.unwrap();
+            let quiet = time::timeout(silence * 3, connection.read_u8()).await;
+            assert_eq!(quiet.is_err(), waits, "{said:?}: {quiet:?}");
+        }
     }
 
     #[tokio::test]

@@ -70,19 +70,26 @@ impl Admin {
         Ok(proto::EvaluateResponse { job_id })
     }
 
-    pub(super) fn jobs_list(&self) -> Result<proto::ListJobsResponse> {
-        Ok(proto::ListJobsResponse {
-            jobs: self.jobs()?.list().into_iter().map(message).collect(),
+    // Who looks at the table may have to wait for a disk: not on the runtime's threads.
+
+    pub(super) async fn jobs_list(&self) -> Result<proto::ListJobsResponse> {
+        let jobs = self.jobs()?;
+        blocking(move || {
+            Ok(proto::ListJobsResponse {
+                jobs: jobs.list().into_iter().map(message).collect(),
+            })
         })
+        .await
     }
 
-    pub(super) fn jobs_follow(
+    pub(super) async fn jobs_follow(
         &self,
         request: &proto::FollowJobRequest,
     ) -> Result<ReceiverStream<Result<proto::FollowJobResponse, Status>>> {
         let jobs = self.jobs()?;
-        let progress = jobs.follow(&request.job_id)?;
         let place = self.place()?;
+        let (table, id) = (jobs.clone(), request.job_id.clone());
+        let progress = blocking(move || table.follow(&id)).await?;
         let (sender, receiver) = mpsc::channel(WAITING);
         let follower = Follower {
             jobs,
@@ -110,7 +117,7 @@ impl Admin {
         .await
     }
 
-    pub(super) fn jobs_report(
+    pub(super) async fn jobs_report(
         &self,
         request: &proto::GetReportRequest,
     ) -> Result<ReceiverStream<Result<proto::GetReportResponse, Status>>> {
@@ -124,12 +131,14 @@ impl Admin {
                 );
             }
         };
-        let file = jobs.report(&request.job_id, format)?;
         let place = self.place()?;
+        let id = request.job_id.clone();
+        let file = blocking(move || jobs.report(&id, format)).await?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::task::spawn_blocking(move || {
+        let closing = self.closing.clone();
+        tokio::spawn(async move {
             let _place = place;
-            send_file(file, &sender);
+            send_file(file, &sender, &closing).await;
         });
         Ok(ReceiverStream::new(receiver))
     }
@@ -188,8 +197,8 @@ impl Follower {
             };
             tokio::select! {
                 biased;
-                sent = self.sender.send(Ok(response)) => {
-                    sent.map_err(|_| Error::cancelled("the client left"))?;
+                sent = self.sender.send_timeout(Ok(response), limits::JOB_READER_TIMEOUT) => {
+                    sent.map_err(|_| Error::cancelled("the client left, or reads nothing"))?;
                 }
                 () = self.closing.cancelled() => return Err(going_down()),
             }
@@ -206,23 +215,41 @@ impl Follower {
     }
 }
 
-/// Sends a file in chunks; blocks while its reader does not read, until it leaves.
-fn send_file(mut file: File, to: &mpsc::Sender<Result<proto::GetReportResponse, Status>>) {
-    let mut piece = vec![0; limits::REPORT_CHUNK_BYTES];
+/// Sends a file in chunks, until its reader leaves or reads nothing for long, or the server ends.
+async fn send_file(
+    mut file: File,
+    to: &mpsc::Sender<Result<proto::GetReportResponse, Status>>,
+    closing: &CancellationToken,
+) {
     loop {
-        let read = file
-            .read(&mut piece)
-            .or_kind(Kind::DataLoss, || "the report cannot be read".to_owned());
+        let read = blocking(move || {
+            let mut piece = vec![0; limits::REPORT_CHUNK_BYTES];
+            let read = file.read(&mut piece);
+            let n = read.or_kind(Kind::DataLoss, || "the report cannot be read".to_owned())?;
+            piece.truncate(n);
+            Ok((file, piece))
+        })
+        .await;
         let message = match read {
-            Ok(0) => return,
-            Ok(n) => Ok(proto::GetReportResponse {
-                chunk: piece.get(..n).unwrap_or_default().to_vec(),
-            }),
-            Err(error) => Err(failed("GetReport", &error)),
+            Ok((_, chunk)) if chunk.is_empty() => return,
+            Ok((rest, chunk)) => {
+                file = rest;
+                Ok(proto::GetReportResponse { chunk })
+            }
+            Err(error) => {
+                let _ = to.try_send(Err(failed("GetReport", &error)));
+                return;
+            }
         };
-        let over = message.is_err();
-        if to.blocking_send(message).is_err() || over {
-            return;
+        tokio::select! {
+            biased;
+            sent = to.send_timeout(message, limits::JOB_READER_TIMEOUT) => if sent.is_err() {
+                return;
+            },
+            () = closing.cancelled() => {
+                let _ = to.try_send(Err(failed("GetReport", &going_down())));
+                return;
+            }
         }
     }
 }

@@ -213,7 +213,7 @@ impl AdminService for Admin {
         &self,
         _: Request<proto::ListJobsRequest>,
     ) -> Result<Response<proto::ListJobsResponse>, Status> {
-        answered("ListJobs", self.jobs_list())
+        answered("ListJobs", self.jobs_list().await)
     }
 
     type FollowJobStream = ReceiverStream<Result<proto::FollowJobResponse, Status>>;
@@ -223,6 +223,7 @@ impl AdminService for Admin {
         request: Request<proto::FollowJobRequest>,
     ) -> Result<Response<Self::FollowJobStream>, Status> {
         self.jobs_follow(&request.into_inner())
+            .await
             .map(Response::new)
             .map_err(|error| failed("FollowJob", &error))
     }
@@ -240,7 +241,7 @@ impl AdminService for Admin {
         &self,
         request: Request<proto::GetReportRequest>,
     ) -> Result<Response<Self::GetReportStream>, Status> {
-        answered("GetReport", self.jobs_report(&request.into_inner()))
+        answered("GetReport", self.jobs_report(&request.into_inner()).await)
     }
 
     async fn list_profiles(
