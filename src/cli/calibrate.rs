@@ -10,7 +10,7 @@ use crate::{
     engine::probe::HeadProbe,
     error::{Error, Result},
     hunt::{HuntOptions, file::write_atomically},
-    limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
+    limits::{FRAMES_PER_SEGMENT, PROFILE_HEADS_MAX, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic_into, prompt::DEFAULT_PROMPTS},
     pipeline::{
         calibrate::{
@@ -23,7 +23,7 @@ use crate::{
         prepare::PrepareOptions,
         samples::SampleSetBuilder,
     },
-    profile::Edge,
+    profile::{Edge, check_name},
     score::logistic::FitOptions,
     segment::SegmentRule,
 };
@@ -119,6 +119,15 @@ impl Args {
             .file_stem()
             .and_then(|stem| stem.to_str())
             .ok_or_else(|| Error::invalid("--out: give a file name in UTF-8, e.g. site.json"))?;
+        // Before hours of passes, not when the profile is written.
+        check_name(name).map_err(|e| e.context("--out names the profile"))?;
+        if let TopK::Of(k) = self.top_k
+            && k > PROFILE_HEADS_MAX
+        {
+            return Err(Error::invalid(format!(
+                "--top-k {k}: a profile has at most {PROFILE_HEADS_MAX} heads"
+            )));
+        }
         let prompts = if self.prompts.is_empty() {
             DEFAULT_PROMPTS.map(str::to_owned).to_vec()
         } else {
@@ -201,6 +210,9 @@ pub fn run(args: Args) -> Result<()> {
     };
     let progress = Progress::new("extract");
     let mut builder = SampleSetBuilder::new(info, options.prompts.len());
+    if normal.is_none() {
+        builder = builder.for_a_hunt();
+    }
     Extraction {
         probe: &model,
         open: open_video,

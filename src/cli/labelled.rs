@@ -1,6 +1,6 @@
 //! Labelled videos from a manifest, for `extract` and `calibrate`.
 
-use std::{io::Read, path::Path};
+use std::{collections::HashMap, io::Read, path::Path};
 
 use crate::{
     error::{Error, Kind, Result, ResultExt},
@@ -42,7 +42,10 @@ pub fn read_manifest(path: &Path, unit: SamplingUnit) -> Result<Vec<LabelledVide
                 )));
             }
             Ok(LabelledVideo {
-                path: found,
+                // However it is written: what is one video must not count as two.
+                path: found.canonicalize().or_kind(Kind::NotFound, || {
+                    format!("cannot read {}", found.display())
+                })?,
                 name: video.name(),
                 anomaly: video.anomaly,
                 intervals_known: video.has_intervals,
@@ -50,6 +53,16 @@ pub fn read_manifest(path: &Path, unit: SamplingUnit) -> Result<Vec<LabelledVide
             })
         })
         .collect::<Result<Vec<_>>>()?;
+    let mut known: HashMap<&Path, &str> = HashMap::new();
+    for video in &videos {
+        if let Some(other) = known.insert(&video.path, &video.name) {
+            return Err(Error::invalid(format!(
+                "{shown}: {other} and {} are one file, {}: write it the same way in each row",
+                video.name,
+                video.path.display()
+            )));
+        }
+    }
     assign_units(&mut videos, unit)?;
     Ok(videos)
 }
@@ -62,4 +75,31 @@ pub fn samples_note(labels: &[bool]) -> String {
         labels.len(),
         labels.len() - anomalous
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn one_video_under_two_names_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.mp4"), "video").unwrap();
+        std::fs::write(dir.path().join("b.mp4"), "video").unwrap();
+        let manifest = dir.path().join("m.csv");
+        let read = |rows: &str| {
+            let csv = format!("video,label,start_frame,end_frame\n{rows}");
+            std::fs::write(&manifest, csv).unwrap();
+            read_manifest(&manifest, SamplingUnit::Auto)
+        };
+        let videos = read("a.mp4,anomaly,0,5\n./b.mp4,normal,,\n").unwrap();
+        assert_eq!(
+            videos[1].path,
+            dir.path().join("b.mp4").canonicalize().unwrap()
+        );
+        let error = read("a.mp4,anomaly,0,5\n./a.mp4,normal,,\n").unwrap_err();
+        assert!(error.message().contains("are one file"), "{error}");
+    }
 }

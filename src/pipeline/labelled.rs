@@ -61,6 +61,9 @@ impl LabelledVideo {
 
     /// Calls `each` with the clip of every sample, in order, and where it stands; `None`: it is the
     /// whole video. Gives the video's count of frames.
+    ///
+    /// Fails with `InvalidArgument` where labelled frames begin behind the video's end, besides the decoder's and
+    /// `each`'s errors.
     pub fn each_clip(
         &self,
         open: impl Open,
@@ -73,10 +76,27 @@ impl LabelledVideo {
             each(None, clip)?;
             return Ok(frames);
         }
-        each_segment(open, &self.path, prepare, cancel, &mut |segment| {
+        let frames = each_segment(open, &self.path, prepare, cancel, &mut |segment| {
             let span = span_of(&segment)?;
             each(Some(span), segment.clip)
-        })
+        })?;
+        self.check_frames(frames)?;
+        Ok(frames)
+    }
+
+    /// Refuses labels behind the end of a video of so many frames: they would be learnt as normal. An end past the
+    /// last frame is cut off.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the labelled frames.
+    pub fn check_frames(&self, frames: u64) -> Result<()> {
+        let behind = |(start, _): &&(u64, u64)| *start >= frames;
+        match self.anomalous.iter().find(behind) {
+            Some((start, end)) if self.intervals_known => Err(Error::invalid(format!(
+                "frames {start} to {end} are labelled anomalous, and the video has {frames}: correct the label"
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -87,7 +107,7 @@ pub enum SamplingUnit {
     /// Segments where the frames of any video are known, else whole videos.
     #[default]
     Auto,
-    /// Segments; refused where no video's frames are known.
+    /// Segments; refused where an anomalous video's frames are not known.
     Segment,
     /// Whole videos.
     WholeVideo,
@@ -100,13 +120,23 @@ pub enum SamplingUnit {
 /// their frames are: a normal video without intervals is cut into segments, all normal, where the
 /// frames of any video are known, and is one whole-video sample where those of none are.
 ///
-/// Fails with `InvalidArgument` where segments are asked for and no video has intervals.
+/// Fails with `InvalidArgument` where segments are asked for and no video has intervals, or an anomalous one has none.
 pub fn assign_units(videos: &mut [LabelledVideo], unit: SamplingUnit) -> Result<()> {
     let any = videos.iter().any(|video| video.intervals_known);
     if unit == SamplingUnit::Segment && !any {
         return Err(Error::invalid(
             "no clip has intervals: say in which frames something happens, or sample whole videos",
         )
+        .with_field("sampling_unit"));
+    }
+    let without = |video: &&LabelledVideo| video.anomaly && !video.intervals_known;
+    if unit == SamplingUnit::Segment
+        && let Some(video) = videos.iter().find(without)
+    {
+        return Err(Error::invalid(format!(
+            "{} is anomalous without intervals, so it has no anomalous segments: say in which frames something happens, or let sampling be auto or whole-video",
+            video.name
+        ))
         .with_field("sampling_unit"));
     }
     let segments = any && unit != SamplingUnit::WholeVideo;

@@ -24,9 +24,18 @@ impl Standard {
                 *variance += (f64::from(*v) - mean).powi(2) / n;
             }
         }
+        // As scikit-learn's StandardScaler: what a sum's rounding can make of a constant is none.
+        let rounding = |v: f64, mean: f64| n * f64::EPSILON * v + (n * mean * f64::EPSILON).powi(2);
         let scale = variance
             .into_iter()
-            .map(|v| if v > 0.0 { 1.0 / v.sqrt() } else { 0.0 })
+            .zip(&mean)
+            .map(|(v, mean)| {
+                if v > rounding(v, *mean) {
+                    1.0 / v.sqrt()
+                } else {
+                    0.0
+                }
+            })
             .collect();
         Standard { mean, scale }
     }
@@ -56,5 +65,12 @@ mod tests {
         let at = |row| standard.of(row).collect::<Vec<f64>>();
         assert_eq!(at(rows[0]), [-1.0, 0.0]);
         assert_eq!(at(&[4.0, 9.0]), [2.0, 0.0]);
+        // Their mean is not quite 0.1, so their variance is not quite 0.
+        for n in [7, 10, 40, 129] {
+            let rows = vec![&[0.1f32][..]; n];
+            let standard = Standard::fit(&rows);
+            let near = f32::from_bits(0.1f32.to_bits() + 1);
+            assert_eq!(standard.of(&[near]).collect::<Vec<_>>(), [0.0], "{n}");
+        }
     }
 }

@@ -188,7 +188,7 @@ fn address(text: &str) -> headhunt::error::Result<()> {
     let path = after.split_once('/').map_or("", |(_, path)| path);
     let path = path.split('?').next().unwrap_or_default();
     assert!(
-        path.contains("hunter2") || !shown.contains("hunter2"),
+        path.contains("hunter2") || host.contains("hunter2") || !shown.contains("hunter2"),
         "{shown}"
     );
     Ok(())

@@ -45,6 +45,15 @@ struct Checked {
     #[serde(default)]
     added_tokens: Vec<Added>,
     model: CheckedModel,
+    /// Read to the last escape: the library panics at what it cannot read of these.
+    #[serde(default, rename = "decoder")]
+    _decoder: Value,
+    #[serde(default, rename = "normalizer")]
+    _normalizer: Value,
+    #[serde(default, rename = "pre_tokenizer")]
+    _pre_tokenizer: Value,
+    #[serde(default, rename = "post_processor")]
+    _post_processor: Value,
 }
 
 #[derive(Deserialize)]

@@ -47,6 +47,17 @@ impl VideoList {
             .iter()
             .map(|(name, frames)| {
                 let found = files.get(name).map_or(&[][..], Vec::as_slice);
+                // Notes and features lie beside videos under the same name.
+                let plain = [name.clone(), format!("{name}.mp4")];
+                let is_plain = |path: &&PathBuf| {
+                    let file = path.file_name().and_then(|file| file.to_str());
+                    plain.iter().any(|plain| file == Some(plain))
+                };
+                let videos: Vec<&PathBuf> = found.iter().filter(is_plain).collect();
+                let found = match videos[..] {
+                    [video] => std::slice::from_ref(video),
+                    _ => found,
+                };
                 let path = match found {
                     [] => None,
                     [one] => Some(one.clone()),

@@ -144,7 +144,7 @@ fn videos_are_found_by_name_below_their_folder() {
     let dir = tempfile::tempdir().unwrap();
     let inner = dir.path().join("Abuse");
     fs::create_dir(&inner).unwrap();
-    for file in ["x.1.mp4", "y.mkv", "z.mp4", "z.avi"] {
+    for file in ["x.1.mp4", "x.1.json", "y.mkv", "z.mkv", "z.avi"] {
         fs::write(inner.join(file), "").unwrap();
     }
     let counts = |text: &str| FrameCounts::parse(text).unwrap();
