@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The thread is held back by whoever reads the channel. What a source may keep in memory at once:
-//! [`RAW_PICTURES_MAX_BYTES`] (and one picture) of the open segment, one segment's clip in the
+//! [`RAW_PICTURES_MAX_BYTES`](crate::limits::RAW_PICTURES_MAX_BYTES) (and one picture) of the open segment, one segment's clip in the
 //! making, [`PREPARED_SEGMENTS_MAX`] clips in the channel, and the last sampled frame.
 
 mod preparer;
