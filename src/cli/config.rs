@@ -39,9 +39,14 @@ pub fn run(command: Command) -> Result<()> {
             environment.hub()?;
             Security::open(&settings.server, SystemClock::shared())?;
             rpc::check_traces(&settings.traces)?;
-            let missing = missing(&settings, &environment);
-            if strict && let Some(first) = missing.into_iter().next() {
-                return Err(first);
+            let mut missing = missing(&settings, &environment);
+            // The last one is told by whoever prints errors.
+            let fails = if strict { missing.pop() } else { None };
+            for error in &missing {
+                eprintln!("serve would not start here: {error:#}");
+            }
+            if let Some(error) = fails {
+                return Err(error.context("serve would not start here"));
             }
             println!("the settings can be used");
             Ok(())
@@ -57,8 +62,7 @@ pub fn run(command: Command) -> Result<()> {
     }
 }
 
-/// What `serve` would be without on this machine, before it loads the model. Says each on standard error;
-/// changes nothing.
+/// What `serve` would be without on this machine, before it loads the model. Changes nothing.
 fn missing(settings: &Settings, environment: &Environment) -> Vec<Error> {
     let mut missing = Vec::new();
     #[cfg(feature = "video")]
@@ -67,9 +71,6 @@ fn missing(settings: &Settings, environment: &Environment) -> Vec<Error> {
     let _ = environment;
     missing.extend(model(settings).err());
     missing.extend(profile(settings).err());
-    for error in &missing {
-        eprintln!("serve would not start here: {error:#}");
-    }
     missing
 }
 

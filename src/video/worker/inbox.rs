@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     io::{self, BufReader},
     os::unix::net::UnixStream,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -188,6 +188,16 @@ impl Inbox {
             _ => return Err("it gave more than it was asked for"),
         }
         Ok(())
+    }
+
+    /// Waits until something has come, so long at most.
+    pub(super) fn wait<'a>(
+        &self,
+        held: MutexGuard<'a, Held>,
+        most: Duration,
+    ) -> MutexGuard<'a, Held> {
+        let waited = self.changed.wait_timeout(held, most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Nothing more will come, or be believed. The first reason holds.

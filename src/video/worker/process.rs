@@ -9,7 +9,7 @@ use std::{
     },
     process::Command,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -194,12 +194,7 @@ impl Process {
     pub(super) fn event(&self, wait: Duration) -> Result<Option<FromWorker>> {
         let mut held = locked(&self.inbox.held);
         if held.events.is_empty() && held.closed.is_none() && !wait.is_zero() {
-            held = self
-                .inbox
-                .changed
-                .wait_timeout(held, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            held = self.inbox.wait(held, wait);
         }
         if let Some(event) = held.events.pop_front() {
             return Ok(Some(event));
@@ -212,12 +207,7 @@ impl Process {
             return Ok(None);
         }
         // Where this server stood still, signs of life lie unread.
-        held = self
-            .inbox
-            .changed
-            .wait_timeout(held, POLL)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
+        held = self.inbox.wait(held, POLL);
         if !held.events.is_empty() || held.closed.is_some() || held.heard.elapsed() <= self.patience
         {
             return Ok(None);
@@ -311,12 +301,7 @@ impl Process {
                 let why = self.dead();
                 return Err(Error::data_loss(format!("a picture is gone: {why}")));
             }
-            held = self
-                .inbox
-                .changed
-                .wait_timeout(held, POLL)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            held = self.inbox.wait(held, POLL);
         }
     }
 
