@@ -3,7 +3,11 @@
 use std::{fs::File, io::Read as _, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{
+        OwnedSemaphorePermit,
+        mpsc::{self, error::SendTimeoutError},
+        watch,
+    },
     time,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -90,13 +94,14 @@ impl Admin {
         let place = self.place()?;
         let (table, id) = (jobs.clone(), request.job_id.clone());
         let progress = blocking(move || table.follow(&id)).await?;
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, last, receiver) = answers()?;
         let follower = Follower {
             jobs,
             id: request.job_id.clone(),
             progress,
             closing: self.closing.clone(),
             sender,
+            last,
             _place: place,
         };
         tokio::spawn(follower.run());
@@ -134,11 +139,18 @@ impl Admin {
         let place = self.place()?;
         let id = request.job_id.clone();
         let file = blocking(move || jobs.report(&id, format)).await?;
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, last, receiver) = answers()?;
         let closing = self.closing.clone();
         tokio::spawn(async move {
             let _place = place;
-            send_file(file, &sender, &closing).await;
+            let sent = tokio::select! {
+                biased;
+                sent = send_file(file, &sender, limits::JOB_READER_TIMEOUT) => sent,
+                () = closing.cancelled() => Err(going_down()),
+            };
+            if let Err(error) = sent {
+                last.send(Err(failed("GetReport", &error)));
+            }
         });
         Ok(ReceiverStream::new(receiver))
     }
@@ -160,6 +172,7 @@ struct Follower {
     progress: watch::Receiver<Progress>,
     closing: CancellationToken,
     sender: mpsc::Sender<Result<proto::FollowJobResponse, Status>>,
+    last: mpsc::OwnedPermit<Result<proto::FollowJobResponse, Status>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -176,9 +189,7 @@ impl Follower {
         match told {
             Ok(()) => rpc_ended("FollowJob", label(Code::Ok)),
             Err(error) => {
-                let status = failed("FollowJob", &error);
-                // A caller that reads nothing learns it from the stream's end.
-                let _ = self.sender.try_send(Err(status));
+                self.last.send(Err(failed("FollowJob", &error)));
             }
         }
     }
@@ -198,7 +209,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 sent = self.sender.send_timeout(Ok(response), limits::JOB_READER_TIMEOUT) => {
-                    sent.map_err(|_| Error::cancelled("the client left, or reads nothing"))?;
+                    sent.map_err(unread)?;
                 }
                 () = self.closing.cancelled() => return Err(going_down()),
             }
@@ -215,42 +226,53 @@ impl Follower {
     }
 }
 
-/// Sends a file in chunks, until its reader leaves or reads nothing for long, or the server ends.
+/// A stream of answers with a place kept for an error at its end: a stream that is cut off must not look whole to
+/// a caller who reads on later.
+type Answers<T> = (
+    mpsc::Sender<Result<T, Status>>,
+    mpsc::OwnedPermit<Result<T, Status>>,
+    mpsc::Receiver<Result<T, Status>>,
+);
+
+fn answers<T>() -> Result<Answers<T>> {
+    let (sender, receiver) = mpsc::channel(WAITING + 1);
+    let last = (sender.clone().try_reserve_owned())
+        .map_err(|_| Error::internal("a new channel has no room"))?;
+    Ok((sender, last, receiver))
+}
+
+fn unread<T>(error: SendTimeoutError<T>) -> Error {
+    match error {
+        SendTimeoutError::Closed(_) => Error::cancelled("the client left"),
+        SendTimeoutError::Timeout(_) => Error::exhausted(format!(
+            "nothing was read for {} s: read faster",
+            limits::JOB_READER_TIMEOUT.as_secs()
+        )),
+    }
+}
+
+/// Sends a file in chunks, until its reader leaves or reads nothing for long.
 async fn send_file(
     mut file: File,
     to: &mpsc::Sender<Result<proto::GetReportResponse, Status>>,
-    closing: &CancellationToken,
-) {
+    patience: Duration,
+) -> Result<()> {
     loop {
-        let read = blocking(move || {
+        let (rest, chunk) = blocking(move || {
             let mut piece = vec![0; limits::REPORT_CHUNK_BYTES];
             let read = file.read(&mut piece);
             let n = read.or_kind(Kind::DataLoss, || "the report cannot be read".to_owned())?;
             piece.truncate(n);
             Ok((file, piece))
         })
-        .await;
-        let message = match read {
-            Ok((_, chunk)) if chunk.is_empty() => return,
-            Ok((rest, chunk)) => {
-                file = rest;
-                Ok(proto::GetReportResponse { chunk })
-            }
-            Err(error) => {
-                let _ = to.try_send(Err(failed("GetReport", &error)));
-                return;
-            }
-        };
-        tokio::select! {
-            biased;
-            sent = to.send_timeout(message, limits::JOB_READER_TIMEOUT) => if sent.is_err() {
-                return;
-            },
-            () = closing.cancelled() => {
-                let _ = to.try_send(Err(failed("GetReport", &going_down())));
-                return;
-            }
+        .await?;
+        if chunk.is_empty() {
+            return Ok(());
         }
+        file = rest;
+        let message = Ok(proto::GetReportResponse { chunk });
+        let sent = to.send_timeout(message, patience).await;
+        sent.map_err(unread)?;
     }
 }
 
@@ -294,5 +316,35 @@ fn duration(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         nanos: span.subsec_nanos() as i32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_report_that_nobody_reads_ends_with_an_error_behind_what_was_sent() {
+        let mut written = tempfile::tempfile().unwrap();
+        written
+            .write_all(&vec![7; 5 * limits::REPORT_CHUNK_BYTES])
+            .unwrap();
+        std::io::Seek::rewind(&mut written).unwrap();
+        let (sender, last, mut receiver) = answers().unwrap();
+        let error = send_file(written, &sender, Duration::from_millis(50))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::ResourceExhausted);
+        last.send(Err(failed("GetReport", &error)));
+        drop(sender);
+        let first = receiver.recv().await.unwrap().unwrap();
+        assert_eq!(first.chunk.len(), limits::REPORT_CHUNK_BYTES);
+        let end = receiver.recv().await.unwrap().unwrap_err();
+        assert_eq!(end.code(), Code::ResourceExhausted);
+        assert!(receiver.recv().await.is_none());
     }
 }
