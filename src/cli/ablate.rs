@@ -1,6 +1,6 @@
 //! `headhunt ablate`: the paper's ablations on labelled clips.
 
-use std::{fs, io::Write, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     cli::{
@@ -8,8 +8,8 @@ use crate::{
         labelled::{read_manifest, samples_note},
     },
     engine::probe::HeadProbe,
-    error::{Kind, Result, ResultExt},
-    hunt::HuntOptions,
+    error::Result,
+    hunt::{HuntOptions, file::write_atomically},
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic_into, prompt::DEFAULT_PROMPTS},
     pipeline::{
@@ -74,7 +74,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     if let Some(out) = &args.out {
-        check_output(out)?;
+        check_output("--out", out)?;
     }
     let rule = SegmentRule::Frames(args.segment_frames);
     rule.validate()?;
@@ -130,7 +130,7 @@ pub fn run(args: Args) -> Result<()> {
         );
     })?;
     progress.finish();
-    eprintln!(
+    remark!(
         "fit on {}; measure on {}",
         samples_note(&train.set.labels()),
         samples_note(&test.set.labels())
@@ -142,13 +142,14 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     progress.finish();
     let json = ablation.json()?;
-    if let Some(out) = &args.out {
-        fs::write(out, format!("{json}\n")).or_kind(Kind::Unavailable, || {
-            format!("cannot write {}", out.display())
-        })?;
+    // Printed first: hours of passes are worth more than the file.
+    if args.json {
+        say!("{json}");
+    } else {
+        say!("{}", ablation.table());
     }
-    let text = if args.json { json } else { ablation.table() };
-    writeln!(std::io::stdout().lock(), "{text}").or_kind(Kind::Unavailable, || {
-        "cannot write to the standard output".into()
-    })
+    match &args.out {
+        Some(out) => write_atomically(out, |out| writeln!(out, "{json}")),
+        None => Ok(()),
+    }
 }

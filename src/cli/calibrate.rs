@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     cli::{
-        common::{ModelArgs, Progress, cancel_on_signal, check_output, open_video},
+        common::{ModelArgs, Progress, cancel_on_signal, check_output, check_report, open_video},
         labelled::{read_manifest, samples_note},
     },
     engine::probe::HeadProbe,
@@ -17,7 +17,7 @@ use crate::{
             CalibrateOptions, CalibrateStage, Calibration, NormalFit, NormalOptions, calibrate,
             calibrate_normal, cut_normal_clips,
         },
-        enough::enough_samples,
+        enough::{enough_footage, enough_samples},
         labelled::{Extraction, SamplingUnit},
         options::PictureOptions,
         prepare::PrepareOptions,
@@ -168,10 +168,10 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    check_output(&args.out)?;
+    check_output("--out", &args.out)?;
     let options = args.options()?;
     if let Some(report) = &args.report {
-        check_output(report)?;
+        check_report(report, &args.out)?;
     }
     let unit = match args.sampling.as_str() {
         "segment" => SamplingUnit::Segment,
@@ -194,7 +194,10 @@ pub fn run(args: Args) -> Result<()> {
     let model = args.model.load(None)?;
     let info = model.info();
     match &normal {
-        Some(normal) => normal.check(info, &videos)?,
+        Some(normal) => {
+            normal.check(info, &videos)?;
+            enough_footage(&videos, open_video, normal, &cancel)?;
+        }
         None => {
             options.check(info, &videos)?;
             enough_samples(&videos, open_video, options.rule, &cancel)?;
@@ -233,7 +236,7 @@ pub fn run(args: Args) -> Result<()> {
     )?;
     progress.finish();
     let set = builder.finish();
-    println!("samples    {}", samples_note(&set.labels()));
+    say!("samples    {}", samples_note(&set.labels()));
     let fingerprint = |layers| model.fingerprint(layers);
     let silent = |_: CalibrateStage, _: usize, _: usize| ();
     let calibration = match &normal {
@@ -247,52 +250,57 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.report {
         let page = calibration.report.html()?;
         write_atomically(path, |out| out.write_all(page.as_bytes()))?;
-        println!("report     {}", path.display());
+        say!("report     {}", path.display());
     }
     Ok(())
 }
 
 fn print(calibration: &Calibration, out: &std::path::Path) {
     let profile = &calibration.profile;
-    println!("heads      layer head  robust score");
+    say!("heads      layer head  robust score");
     let scores = calibration.report.ranking.as_ref();
     for id in &profile.heads {
         let rss = scores.and_then(|ranking| ranking.rss.get(id.layer * ranking.heads + id.head));
-        println!(
+        say!(
             "           {:5} {:4}  {:.4}",
             id.layer,
             id.head,
             rss.unwrap_or(&f64::NAN)
         );
     }
-    print!(
-        "locator    sigma {:.2} segments, threshold {:.2} ",
-        profile.locator.sigma, profile.locator.threshold
-    );
+    let mut shown = String::new();
     if let Some(locator) = &calibration.locator {
         let on = if calibration.report.samples.validation > 0 {
             "validation clips"
         } else {
             "out of fold"
         };
-        println!("(frame F1 {:.3}, {on})", locator.f1);
+        shown = format!("(frame F1 {:.3}, {on})", locator.f1);
     }
     if let Some(NormalFit { rate, .. }) = &calibration.normal {
-        println!(
+        shown = format!(
             "({} false alarms in {:.2} hours of normal footage: at most {:.1} a day at 95% confidence)",
             rate.events,
             rate.days * 24.0,
             rate.upper_bound_per_day
         );
     }
+    say!(
+        "locator    sigma {:.2} segments, threshold {:.2} {shown}",
+        profile.locator.sigma,
+        profile.locator.threshold
+    );
     for row in &calibration.report.comparison {
-        println!(
+        say!(
             "held out   {}: ROC-AUC {:.4}, average precision {:.4} ({})",
-            row.name, row.roc_auc, row.average_precision, row.fitted_on
+            row.name,
+            row.roc_auc,
+            row.average_precision,
+            row.fitted_on
         );
     }
     for warning in &calibration.warnings {
-        println!("warning    {warning}");
+        say!("warning    {warning}");
     }
-    println!("profile    {} ({})", out.display(), profile.name);
+    say!("profile    {} ({})", out.display(), profile.name);
 }

@@ -119,8 +119,8 @@ pub fn cancel_on_signal() -> Result<CancellationToken> {
                     if round > 0 {
                         std::process::exit(130);
                     }
-                    eprintln!("stopping; once more to stop at once");
                     fired.cancel();
+                    remark!("stopping; once more to stop at once");
                 }
             });
         })
@@ -175,7 +175,7 @@ impl Progress {
             None if self.told.get().elapsed() >= PLAIN_INTERVAL => {
                 self.told.set(Instant::now());
                 let seconds = self.begun.elapsed().as_secs();
-                eprintln!("{}: {done}/{total} {remark} after {seconds} s", self.what);
+                remark!("{}: {done}/{total} {remark} after {seconds} s", self.what);
             }
             None => {}
         }
@@ -189,11 +189,12 @@ impl Progress {
     }
 }
 
-/// Refuses an existing directory or a missing parent before long work starts.
-pub fn check_output(path: &Path) -> Result<()> {
+/// Refuses, before long work starts, a file that could not be written after it: a directory, one without a parent, one
+/// in a folder where files cannot be made. `flag` is what names it.
+pub fn check_output(flag: &str, path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::invalid(format!(
-            "--out {} is a directory",
+            "{flag} {} is a directory",
             path.display()
         )));
     }
@@ -203,10 +204,25 @@ pub fn check_output(path: &Path) -> Result<()> {
     };
     if !parent.is_dir() {
         return Err(Error::not_found(format!(
-            "--out {}: there is no directory {}",
+            "{flag} {}: there is no directory {}",
             path.display(),
             parent.display()
         )));
     }
+    // As it will be written: beside its place, and renamed.
+    tempfile::NamedTempFile::new_in(parent).or_kind(Kind::FailedPrecondition, || {
+        format!("{flag} {}: no file can be made there", path.display())
+    })?;
     Ok(())
+}
+
+/// The same for a page that goes beside `out`.
+pub fn check_report(path: &Path, out: &Path) -> Result<()> {
+    if path == out {
+        return Err(Error::invalid(format!(
+            "--out and --report are both {}: the page would replace the result",
+            path.display()
+        )));
+    }
+    check_output("--report", path)
 }

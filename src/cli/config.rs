@@ -43,20 +43,18 @@ pub fn run(command: Command) -> Result<()> {
             // The last one is told by whoever prints errors.
             let fails = if strict { missing.pop() } else { None };
             for error in &missing {
-                eprintln!("serve would not start here: {error:#}");
+                remark!("serve would not start here: {error:#}");
             }
             if let Some(error) = fails {
                 return Err(error.context("serve would not start here"));
             }
-            println!("the settings can be used");
+            say!("the settings can be used");
             Ok(())
         }
         Command::Print(layers) => {
             let file = layers.config.as_deref();
-            print!(
-                "{}",
-                Settings::print(file, &environment, &layers.overrides())?
-            );
+            let text = Settings::print(file, &environment, &layers.overrides())?;
+            super::print::out(format_args!("{text}"));
             Ok(())
         }
     }

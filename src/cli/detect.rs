@@ -118,7 +118,7 @@ async fn detect_videos(
                 return Err(error.context(format_args!("{}: interrupted", video.display())));
             }
             Err(error) => {
-                eprintln!("headhunt: {}: {error:#}", video.display());
+                remark!("headhunt: {}: {error:#}", video.display());
                 failures.push(error.kind());
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read, Write},
+    io::{BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -69,9 +69,8 @@ pub fn run(args: Args) -> Result<()> {
     } else {
         table(&evaluation)
     };
-    writeln!(std::io::stdout().lock(), "{out}").or_kind(Kind::Unavailable, || {
-        "cannot write to the standard output".into()
-    })
+    say!("{out}");
+    Ok(())
 }
 
 /// Annotations with the frame counts of their videos.

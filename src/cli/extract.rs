@@ -55,7 +55,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    check_output(&args.out)?;
+    check_output("--out", &args.out)?;
     let cancel = cancel_on_signal()?;
     let videos = match &args.manifest {
         Some(manifest) => {
@@ -164,7 +164,7 @@ impl Job<'_> {
             },
         ];
         tensor_file::write(&self.args.out, tensors, &self.metadata()?)?;
-        println!(
+        say!(
             "{}: {n} segments, {} heads each",
             self.args.out.display(),
             i.layers * i.heads
@@ -231,7 +231,7 @@ impl Job<'_> {
             },
         ];
         tensor_file::write(&self.args.out, tensors, &metadata)?;
-        println!("{}: {note}", self.args.out.display());
+        say!("{}: {note}", self.args.out.display());
         Ok(())
     }
 }

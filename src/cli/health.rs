@@ -67,7 +67,7 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     match status {
         ServingStatus::Serving => {
-            println!("serving");
+            say!("serving");
             Ok(())
         }
         other => Err(Error::precondition(format!(

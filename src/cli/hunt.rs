@@ -8,6 +8,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::{
+    common::{check_output, check_report},
+    print,
+};
 use crate::{
     error::Result,
     hunt::{self, HuntOptions, HuntResult, file},
@@ -44,6 +48,10 @@ pub struct Args {
 /// # Errors
 /// Those of reading, hunting and writing.
 pub fn run(args: Args) -> Result<()> {
+    check_output("--out", &args.out)?;
+    if let Some(report) = &args.report {
+        check_report(report, &args.out)?;
+    }
     let labelled = file::read_features(&args.features)?;
     let options = HuntOptions {
         top_k: args.top_k,
@@ -63,10 +71,10 @@ pub fn run(args: Args) -> Result<()> {
         let page = report::of_features(&labelled, &result, &options).html()?;
         file::write_atomically(path, |out| out.write_all(page.as_bytes()))?;
     }
-    print!("{}", summary(&labelled, &result));
-    println!("wrote {}", args.out.display());
+    print::out(format_args!("{}", summary(&labelled, &result)));
+    say!("wrote {}", args.out.display());
     if let Some(path) = &args.report {
-        println!("wrote {}", path.display());
+        say!("wrote {}", path.display());
     }
     Ok(())
 }
@@ -100,7 +108,7 @@ impl Progress {
         }
         let tenth = done * 10 / total.max(1);
         if self.tenths.fetch_max(tenth, Ordering::Relaxed) < tenth {
-            eprintln!("measuring heads: {done} of {total}");
+            remark!("measuring heads: {done} of {total}");
         }
     }
 

@@ -18,9 +18,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    check_output(&args.out)?;
+    check_output("--out", &args.out)?;
     let videos = merge(&args.parts, &args.out)?;
-    println!("videos     {videos}");
-    println!("scores     {}", args.out.display());
+    say!("videos     {videos}");
+    say!("scores     {}", args.out.display());
     Ok(())
 }

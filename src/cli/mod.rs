@@ -1,5 +1,8 @@
 //! CLI: the command line, one file per subcommand.
 
+#[macro_use]
+mod print;
+
 mod ablate;
 mod admin;
 mod calibrate;
@@ -28,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::error::Kind;
+use crate::error::{Kind, ResultExt as _};
 
 /// Finds anomalies in video with a few attention heads of a frozen InternVL3.
 #[derive(Debug, Parser)]
@@ -110,10 +113,15 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "video")]
         Command::DecodeWorker(args) => decode_worker::run(args),
     };
-    match result {
+    let printed = || {
+        print::end().or_kind(Kind::FailedPrecondition, || {
+            "cannot write to the standard output".to_owned()
+        })
+    };
+    match result.and_then(|()| printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("headhunt: {error:#}");
+            remark!("headhunt: {error:#}");
             match error.kind() {
                 Kind::Unavailable => ExitCode::from(EXIT_UNAVAILABLE),
                 Kind::Cancelled => ExitCode::from(EXIT_CANCELLED),

@@ -79,7 +79,7 @@ impl ListArgs {
 
 /// Runs the command. Fails unless every video of the shard is in the file at the end.
 pub fn run(args: Args) -> Result<()> {
-    check_output(&args.out)?;
+    check_output("--out", &args.out)?;
     let list = args.list.read()?;
     let profile = Profile::load(&args.profile)?;
     let cancel = cancel_on_signal()?;
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> Result<()> {
         .map_err(|error| error.context(format_args!("profile {}", profile.name)))?;
     let fingerprint = model.fingerprint(profile.layers_needed())?;
     for warning in profile.check_model(model.info(), &fingerprint)? {
-        eprintln!("headhunt: {warning}");
+        remark!("headhunt: {warning}");
     }
     let meta = Meta::new(&profile, model.info(), &list, args.shard)?;
     let mut file = ScoreFile::open(&args.out, &meta, args.resume)?;
@@ -106,17 +106,17 @@ pub fn run(args: Args) -> Result<()> {
         &videos,
         &mut file,
         &|done, name| progress.tell(done, videos.len(), name),
-        &|name, error| eprintln!("headhunt: {name}: {error:#}"),
+        &|name, error| remark!("headhunt: {name}: {error:#}"),
     )?;
     progress.finish();
-    println!(
+    say!(
         "shard      {} ({} of {} videos)",
         args.shard,
         videos.len(),
         list.len()
     );
-    println!("scored     {}", outcome.scored);
-    println!("kept       {}", outcome.kept);
-    println!("failed     {}", outcome.failed.len());
+    say!("scored     {}", outcome.scored);
+    say!("kept       {}", outcome.kept);
+    say!("failed     {}", outcome.failed.len());
     outcome.result()
 }

@@ -57,15 +57,15 @@ pub fn run(command: Command) -> Result<()> {
             .create(true)
             .open(file)
             .or_kind(Kind::InvalidArgument, cannot)?;
-        writeln!(out, "\n{}", entry.trim_end()).or_kind(Kind::Unavailable, cannot)?;
+        writeln!(out, "\n{}", entry.trim_end()).or_kind(Kind::FailedPrecondition, cannot)?;
     } else if std::io::stdout().is_terminal() {
-        println!("Entry for the server's token file (server.token_file):\n\n{entry}");
+        say!("Entry for the server's token file (server.token_file):\n\n{entry}");
     } else {
-        eprintln!("{entry}");
+        remark!("{entry}");
     }
     if std::io::stdout().is_terminal() {
-        println!("The token, shown this once:\n");
+        say!("The token, shown this once:\n");
     }
-    println!("{token}");
+    say!("{token}");
     Ok(())
 }

@@ -130,7 +130,14 @@ fn parse(text: &[u8], line: u64) -> Result<VideoScores> {
         Err(error) => {
             // Python writes NaN and Infinity, which are not JSON: say whose they are.
             return match serde_json::from_slice(&without_bare_words(text)) {
-                Ok(parsed) => finite(parsed, line),
+                Ok(parsed) => match finite(parsed, line)? {
+                    VideoScores {
+                        video, fps: None, ..
+                    } if holds_fps(text) => Err(Error::invalid(format!(
+                        "scores, line {line}: the frames a second of video {video} are not a finite number"
+                    ))),
+                    scores => Ok(scores),
+                },
                 Err(_) => Err(Error::invalid(format!(
                     "scores, line {line}: not an object with video, stride and scores ({error})"
                 ))),
@@ -138,6 +145,19 @@ fn parse(text: &[u8], line: u64) -> Result<VideoScores> {
         }
     };
     finite(parsed, line)
+}
+
+/// Whether the object has the key `fps`, with a bare word for its value.
+fn holds_fps(text: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Only {
+        #[serde(default, deserialize_with = "present")]
+        fps: bool,
+    }
+    fn present<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<bool, D::Error> {
+        serde::de::IgnoredAny::deserialize(from).map(|_| true)
+    }
+    serde_json::from_slice::<Only>(&without_bare_words(text)).is_ok_and(|only| only.fps)
 }
 
 fn finite(parsed: Line, line: u64) -> Result<VideoScores> {

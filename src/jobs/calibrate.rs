@@ -92,7 +92,7 @@ impl Work<'_> {
 
     fn hunted(&self, request: &CalibrateRequest) -> Result<Made> {
         let meter = Meter::new(self.progress);
-        let (set, videos) = self.samples(&request.options, &meter, false)?;
+        let (set, videos) = self.samples(&request.options, &meter, None)?;
         let engine = &self.shared.engine;
         let pace = Pace::begin();
         let made = calibrate(
@@ -117,7 +117,8 @@ impl Work<'_> {
 
     fn normal(&self, request: &CalibrateRequest, normal: NormalOnly) -> Result<Made> {
         let meter = Meter::new(self.progress);
-        let (set, videos) = self.samples(&request.options, &meter, true)?;
+        let options = normal.options(&request.options, &request.profile);
+        let (set, videos) = self.samples(&request.options, &meter, Some(&options))?;
         let engine = &self.shared.engine;
         let pace = Pace::begin();
         let made = calibrate_normal(
@@ -125,7 +126,7 @@ impl Work<'_> {
             &videos,
             engine.info(),
             |layers| self.shared.runtime.block_on(engine.fingerprint(layers)),
-            &normal.options(&request.options, &request.profile),
+            &options,
             self.cancel,
             &|stage, done, total| tell(&meter, &pace, stage, done, total),
         )?;

@@ -21,8 +21,8 @@ use crate::{
     hunt,
     limits::FRAMES_PER_SEGMENT,
     pipeline::{
-        calibrate::{CalibrateStage, Hunted, hunt_heads},
-        enough::enough_samples,
+        calibrate::{CalibrateStage, Hunted, NormalOptions, hunt_heads},
+        enough::{enough_footage, enough_samples},
         evaluate::{ScoredVideo, evaluate_videos},
         labelled::LabelledVideo,
         report::Report,
@@ -102,26 +102,28 @@ impl Work<'_> {
         &self,
         settings: &HuntSettings,
         meter: &Meter,
-        normal_only: bool,
+        normal: Option<&NormalOptions>,
     ) -> Result<(SampleSet, Vec<LabelledVideo>)> {
         let mut videos = self.videos();
-        units(&mut videos, settings.unit, normal_only)?;
-        if !normal_only {
-            let open = {
-                let open = self.shared.open.clone();
-                move |path: &Path, cancel| open(path, cancel)
-            };
-            enough_samples(&videos, open, settings.rule, self.cancel).map_err(|e| {
-                // Where the server keeps its clips is nobody's business.
-                let mut shown = e.message().to_owned();
-                for video in &videos {
-                    shown = shown.replace(&video.path.display().to_string(), "it");
-                }
-                Error::new(e.kind(), shown).with_source(e)
-            })?;
-        }
+        units(&mut videos, settings.unit, normal.is_some())?;
+        let open = {
+            let open = self.shared.open.clone();
+            move |path: &Path, cancel| open(path, cancel)
+        };
+        let enough = match normal {
+            Some(normal) => enough_footage(&videos, open, normal, self.cancel),
+            None => enough_samples(&videos, open, settings.rule, self.cancel),
+        };
+        enough.map_err(|e| {
+            // Where the server keeps its clips is nobody's business.
+            let mut shown = e.message().to_owned();
+            for video in &videos {
+                shown = shown.replace(&video.path.display().to_string(), "it");
+            }
+            Error::new(e.kind(), shown).with_source(e)
+        })?;
         let mut builder = SampleSetBuilder::new(self.shared.engine.info(), settings.prompts.len());
-        if !normal_only {
+        if normal.is_none() {
             builder = builder.for_a_hunt();
         }
         self.extractor(meter, &settings.prompts, settings.rule, FRAMES_PER_SEGMENT)
@@ -140,7 +142,7 @@ impl Work<'_> {
 
     fn hunt(&self, settings: &HuntSettings) -> Result<()> {
         let meter = Meter::new(self.progress);
-        let (set, videos) = self.samples(settings, &meter, false)?;
+        let (set, videos) = self.samples(settings, &meter, None)?;
         let options = settings.options("hunt");
         let pace = Pace::begin();
         let Hunted { hunt, report, .. } = hunt_heads(
@@ -151,13 +153,13 @@ impl Work<'_> {
             self.cancel,
             &|stage, done, total| tell(&meter, &pace, stage, done, total),
         )?;
-        // The very file that `headhunt hunt --out` writes.
+        self.report(&report)?;
+        // The very file that `headhunt hunt --out` writes. Last: a job with a result has succeeded.
         hunt::file::write_result(
             &self.shared.journal.result_path(&self.record.id),
             &hunt,
             &options.hunt,
-        )?;
-        self.report(&report)
+        )
     }
 
     fn evaluate(&self, name: &str, version: &str) -> Result<()> {

@@ -10,7 +10,10 @@ mod normal;
 mod options;
 mod refit;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -91,6 +94,7 @@ pub fn calibrate(
 
     let mut warnings = ranked.hunt.notes.clone();
     warnings.extend(fitted.locator.warnings.iter().cloned());
+    warnings.extend(unseen_events(set, videos));
     progress(CalibrateStage::Report, 0, 1);
     let mut report = report::of_calibration(&report::Material {
         title: format!("Calibration of {}", options.name),
@@ -161,9 +165,11 @@ pub fn hunt_heads(
     set.check_model(info)?;
     let part = part(set, options)?;
     let ranked = rank(set, &part, options, cancel, progress)?;
-    let warnings = ranked.hunt.notes.clone();
+    let mut warnings = ranked.hunt.notes.clone();
+    let unseen = unseen_events(set, videos);
+    warnings.extend(unseen.iter().cloned());
     progress(CalibrateStage::Report, 0, 1);
-    let report = report::of_hunt(
+    let mut report = report::of_hunt(
         &ranked.hunt,
         ranked.choice.as_ref(),
         report::options(options, Some(ranked.hunt.expert_heads.len())),
@@ -174,11 +180,40 @@ pub fn hunt_heads(
             part.kept.as_ref().map_or(0, Vec::len),
         ),
     );
+    report.warnings.extend(unseen);
     progress(CalibrateStage::Report, 1, 1);
     Ok(Hunted {
         hunt: ranked.hunt,
         report,
         warnings,
+    })
+}
+
+/// Videos that are named in a warning at most.
+const NAMED_MAX: usize = 10;
+
+/// Tells of anomalous videos of which no segment is: what was meant to be learnt from them was not.
+fn unseen_events(set: &SampleSet, videos: &[LabelledVideo]) -> Option<String> {
+    let seen: HashSet<usize> = set
+        .samples
+        .iter()
+        .filter(|sample| sample.anomaly)
+        .map(|sample| sample.video)
+        .collect();
+    let unseen: Vec<&str> = (videos.iter().enumerate())
+        .filter(|(number, video)| video.anomaly && !seen.contains(number))
+        .map(|(_, video)| video.name.as_str())
+        .collect();
+    let named: Vec<&str> = unseen.iter().copied().take(NAMED_MAX).collect();
+    let more = match unseen.len().saturating_sub(named.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!unseen.is_empty()).then(|| {
+        format!(
+            "the labelled frames of {}{more} fill half of no segment, so all of it was learnt as normal: label the frames before and after the event too, or use shorter segments",
+            named.join(", ")
+        )
     })
 }
 

@@ -118,11 +118,14 @@ pub enum SamplingUnit {
 ///
 /// What one sample is must be the same for both classes, or heads would be ranked by how far apart
 /// their frames are: a normal video without intervals is cut into segments, all normal, where the
-/// frames of any video are known, and is one whole-video sample where those of none are.
+/// frames of any anomalous video are known, and is one whole-video sample where those of none are. Intervals of normal
+/// videos say nothing.
 ///
-/// Fails with `InvalidArgument` where segments are asked for and no video has intervals, or an anomalous one has none.
+/// Fails with `InvalidArgument` where segments are asked for and no anomalous video has intervals, or one has none.
 pub fn assign_units(videos: &mut [LabelledVideo], unit: SamplingUnit) -> Result<()> {
-    let any = videos.iter().any(|video| video.intervals_known);
+    let any = videos
+        .iter()
+        .any(|video| video.anomaly && video.intervals_known);
     if unit == SamplingUnit::Segment && !any {
         return Err(Error::invalid(
             "no clip has intervals: say in which frames something happens, or sample whole videos",

@@ -44,6 +44,10 @@ pub fn each_segment(
     )?;
     while let Some(item) = preparation.blocking_next() {
         match item? {
+            // Of those that are ready none is begun any more.
+            Prepared::Segment(_) if cancel.is_cancelled() => {
+                return Err(Error::cancelled("the work was cancelled"));
+            }
             Prepared::Segment(segment) => each(segment)?,
             Prepared::End(totals) => return Ok(totals.frames),
             // A set of samples without it would be another set.

@@ -139,7 +139,7 @@ impl SampleSetBuilder {
         if (self.samples.len() + 1).saturating_mul(expected) > MAX_NUMBERS {
             return Err(Error::exhausted(format!(
                 "the features of more than {} samples exceed 16 GiB: use fewer or shorter clips, \
-                 fewer prompts, or `headhunt extract` and `headhunt hunt`",
+                 or fewer prompts",
                 self.samples.len()
             )));
         }

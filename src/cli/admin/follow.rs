@@ -21,7 +21,7 @@ const RETRY_FOR: Duration = Duration::from_secs(600);
 pub(super) async fn begun(to: &Connection, id: &str, wait: bool) -> Result<()> {
     if wait {
         if !to.json {
-            eprintln!("job {id}");
+            remark!("job {id}");
         }
         follow(to, id).await
     } else {
@@ -79,7 +79,7 @@ async fn to_the_end(to: &Connection, id: &str) -> Result<JobProgress> {
             return Err(refused(lost).context(format!("job {id}")));
         }
         if waited.is_zero() {
-            eprintln!("the connection was lost; the job goes on, and is followed again");
+            remark!("the connection was lost; the job goes on, and is followed again");
         }
         tokio::time::sleep(wait).await;
         waited += wait;

@@ -298,7 +298,7 @@ async fn list(to: &Connection) -> Result<()> {
 }
 
 async fn report(to: &Connection, id: String, out: &std::path::Path) -> Result<()> {
-    check_output(out)?;
+    check_output("--out", out)?;
     let format = if to.json {
         proto::ReportFormat::Json
     } else {

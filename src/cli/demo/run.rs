@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<()> {
     fs::create_dir_all(&args.out).or_kind(Kind::InvalidArgument, || {
         format!("cannot make {}", args.out.display())
     })?;
-    println!(
+    say!(
         "HeadHunt demo: random weights, synthetic clips, the real code path.\n\
          What it shows: everything from video bytes to events works together.\n\
          What it does not show: accuracy on real footage; a real InternVL3 checkpoint brings what\n\
@@ -156,7 +156,7 @@ pub fn run(args: Args) -> Result<()> {
         &offline,
         random,
     )?;
-    println!("the whole demo took {:.0} s", begun.elapsed().as_secs_f64());
+    say!("the whole demo took {:.0} s", begun.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -164,13 +164,28 @@ pub fn run(args: Args) -> Result<()> {
 fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     let made = work().map_err(|e| e.context(what))?;
-    println!("{what:20} {:6.1} s", begun.elapsed().as_secs_f64());
+    say!("{what:20} {:6.1} s", begun.elapsed().as_secs_f64());
     Ok(made)
 }
 
+/// What says that a directory's checkpoint is the demo's, and may be replaced.
+const MARK: &str = ".headhunt-demo";
+
 fn checkpoint(args: &Args) -> Result<PathBuf> {
     let dir = args.out.join("model");
-    if dir.exists() {
+    let mark = args.out.join(MARK);
+    if !dir.exists() {
+        fs::create_dir_all(&args.out)
+            .and_then(|()| fs::write(&mark, "model here is made by `headhunt demo`\n"))
+            .or_kind(Kind::FailedPrecondition, || {
+                format!("cannot write to {}", args.out.display())
+            })?;
+    } else if !mark.exists() {
+        return Err(Error::invalid(format!(
+            "{} is there, and this demo did not make it: remove it, or give another --out",
+            dir.display()
+        )));
+    } else {
         fs::remove_dir_all(&dir).or_kind(Kind::InvalidArgument, || {
             format!("cannot replace {}", dir.display())
         })?;
@@ -242,7 +257,7 @@ fn features(
     )?;
     progress.finish();
     let set = builder.finish();
-    println!(
+    say!(
         "{what:20} {:6.1} s   {} segments, {} prompts, all heads",
         begun.elapsed().as_secs_f64(),
         set.samples.len(),
@@ -253,6 +268,23 @@ fn features(
 
 /// The server as a child process; it ends with this value.
 struct Server(Child);
+
+impl Server {
+    /// Waits until it has ended by itself.
+    async fn ended(&mut self) -> Error {
+        loop {
+            match self.0.try_wait() {
+                Ok(None) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Ok(Some(status)) => {
+                    return Error::precondition(format!(
+                        "the server ended ({status}) before it served; it says why above"
+                    ));
+                }
+                Err(e) => return Error::internal("cannot wait for the server").with_source(e),
+            }
+        }
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -292,8 +324,13 @@ async fn stream(
     videos: &[LabelledVideo],
     cancel: &CancellationToken,
 ) -> Result<Vec<Detection>> {
-    let (_server, address) = start_server(model, profile)?;
-    let channel = client::wait_until_serving(&address, WARM_UP).await?;
+    let (mut server, address) = start_server(model, profile)?;
+    let channel = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Error::cancelled("stopped")),
+        ended = server.ended() => return Err(ended),
+        channel = client::wait_until_serving(&address, WARM_UP) => channel?,
+    };
     let mut detections = Vec::with_capacity(videos.len());
     for clip in videos {
         tokio::select! {
@@ -323,7 +360,7 @@ fn tell(calibration: &Calibration) {
         .iter()
         .map(|id| format!("({},{})", id.layer, id.head))
         .collect();
-    println!(
+    say!(
         "\nexpert heads (layer,head): {}   sigma {:.2}   threshold {:.2}   out-of-fold frame F1 {:.3}",
         heads.join(" "),
         profile.locator.sigma,
@@ -334,9 +371,9 @@ fn tell(calibration: &Calibration) {
             .map_or(f64::NAN, |locator| locator.f1)
     );
     for warning in &calibration.warnings {
-        println!("warning: {warning}");
+        say!("warning: {warning}");
     }
-    println!();
+    say!("");
 }
 
 fn intervals(all: &[(f64, f64)]) -> String {
@@ -367,16 +404,19 @@ fn event_seconds(detection: &Detection) -> Vec<[f64; 3]> {
 }
 
 fn table(clips: &[Clip], detections: &[Detection]) {
-    println!(
+    say!(
         "\n{:28} {:16} {:>7}  {:18} detected (peak)",
-        "clip", "shows", "seconds", "truth, s"
+        "clip",
+        "shows",
+        "seconds",
+        "truth, s"
     );
     for (clip, detection) in clips.iter().zip(detections) {
         let events: Vec<String> = event_seconds(detection)
             .iter()
             .map(|[a, b, peak]| format!("{a:.1}-{b:.1} ({peak:.2})"))
             .collect();
-        println!(
+        say!(
             "{:28} {:16} {:7.1}  {:18} {}",
             clip.file,
             clip.kind.as_str(),
@@ -407,7 +447,7 @@ fn summary(
         .zip(&offline.scores)
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, f64::max);
-    println!(
+    say!(
         "\nover {} unseen frames ({} anomalous)   ROC-AUC   average precision\n\
          hunted heads, streamed over gRPC      {auc:7.3}   {ap:7.3}\n\
          random heads, mean of {DRAWS} draws        {:7.3}   {:7.3}\n\
@@ -418,9 +458,9 @@ fn summary(
         random.1,
     );
     if auc >= 0.80 && auc > random.0 {
-        println!("goal met: AUC at least 0.80 on unseen clips and above the random heads");
+        say!("goal met: AUC at least 0.80 on unseen clips and above the random heads");
     } else {
-        println!("GOAL MISSED: AUC at least 0.80 on unseen clips and above the random heads");
+        say!("GOAL MISSED: AUC at least 0.80 on unseen clips and above the random heads");
     }
     let heads: Vec<String> = calibration
         .profile
@@ -451,6 +491,6 @@ fn summary(
     fs::write(&path, report::html(&figures, &curves)).or_kind(Kind::ResourceExhausted, || {
         format!("cannot write {}", path.display())
     })?;
-    println!("report: {}", path.display());
+    say!("report: {}", path.display());
     Ok(())
 }

@@ -124,14 +124,16 @@ pub fn extract(
     progress: &dyn Fn(Extracted),
 ) -> Result<(Part, Part)> {
     let all: Vec<LabelledVideo> = train.iter().chain(&test).cloned().collect();
-    let part = |videos: Vec<LabelledVideo>| Collecting {
-        builder: SampleSetBuilder::new(recorder.info(), extraction.prompts.len()),
+    let builder = || SampleSetBuilder::new(recorder.info(), extraction.prompts.len());
+    let part = |videos: Vec<LabelledVideo>, builder: SampleSetBuilder| Collecting {
+        builder,
         videos,
         hidden: Vec::new(),
         yes: Vec::new(),
     };
     let first_test = train.len();
-    let (mut train, mut test) = (part(train), part(test));
+    let mut train = part(train, builder().for_a_hunt());
+    let mut test = part(test, builder());
     extraction.run(&all, progress, &mut |mut sample, features| {
         let beside = recorder
             .take()

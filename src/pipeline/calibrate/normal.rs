@@ -69,6 +69,10 @@ impl NormalOptions {
             .with_field("top_k"));
         }
         rate::check_rate(self.false_alarms_per_day)?;
+        let whole = |video: &&LabelledVideo| !video.anomaly && !video.intervals_known;
+        if videos.iter().any(|video| whole(&video)) {
+            return Err(whole_videos());
+        }
         let normal = videos.iter().filter(|video| !video.anomaly).count();
         if normal < 2 {
             return Err(Error::invalid(format!(
@@ -78,6 +82,13 @@ impl NormalOptions {
         }
         Ok(())
     }
+}
+
+fn whole_videos() -> Error {
+    Error::invalid(
+        "normal clips are sampled as whole videos: false alarms are counted in time, so sample segments",
+    )
+    .with_field("sampling_unit")
 }
 
 /// Most heads whose covariance is taken apart.
@@ -131,10 +142,7 @@ pub fn calibrate_normal(
         .collect();
     let spans: Vec<_> = normal.iter().filter_map(|&i| set.samples[i].span).collect();
     if spans.len() < normal.len() || spans.is_empty() {
-        return Err(Error::invalid(
-            "normal clips were sampled as whole videos: false alarms are counted in time, so sample segments",
-        )
-        .with_field("sampling_unit"));
+        return Err(whole_videos());
     }
     rate::check_footage(
         rate::days(&spans),

@@ -36,7 +36,7 @@ impl ScoreFile {
             .create(true)
             .truncate(false)
             .open(path)
-            .or_kind(Kind::Unavailable, || format!("cannot open {shown}"))?;
+            .or_kind(Kind::FailedPrecondition, || format!("cannot open {shown}"))?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .or_kind(Kind::FailedPrecondition, || {
                 format!("another process writes {shown}: wait for it, or give another file")
@@ -85,7 +85,7 @@ impl ScoreFile {
 
     fn length(&self) -> Result<u64> {
         let length = self.file.metadata().map(|m| m.len());
-        length.or_kind(Kind::Unavailable, self.failed("read the size of"))
+        length.or_kind(Kind::FailedPrecondition, self.failed("read the size of"))
     }
 
     /// Removes what follows the last newline.
@@ -99,7 +99,7 @@ impl ScoreFile {
             self.file
                 .seek(SeekFrom::Start(start))
                 .and_then(|_| (&self.file).take(end - start).read_to_end(&mut part))
-                .or_kind(Kind::Unavailable, self.failed("read"))?;
+                .or_kind(Kind::FailedPrecondition, self.failed("read"))?;
             if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
                 whole = start + at as u64 + 1;
                 break;
@@ -108,13 +108,13 @@ impl ScoreFile {
         }
         self.file
             .set_len(whole)
-            .or_kind(Kind::Unavailable, self.failed("cut a torn line off"))
+            .or_kind(Kind::FailedPrecondition, self.failed("cut a torn line off"))
     }
 
     fn read_finished(&mut self, meta: &Meta) -> Result<()> {
         self.file
             .seek(SeekFrom::Start(0))
-            .or_kind(Kind::Unavailable, self.failed("read"))?;
+            .or_kind(Kind::FailedPrecondition, self.failed("read"))?;
         let wanted: HashSet<&str> = meta.videos().iter().map(String::as_str).collect();
         for scores in scores::read(BufReader::new(&self.file)) {
             let damaged = |what: &str| {
@@ -151,7 +151,7 @@ impl ScoreFile {
             .seek(SeekFrom::End(0))
             .and_then(|_| self.file.write_all(line.as_bytes()))
             .and_then(|()| self.file.sync_data())
-            .or_kind(Kind::Unavailable, self.failed("write"))?;
+            .or_kind(Kind::FailedPrecondition, self.failed("write"))?;
         self.finished.insert(scores.video.clone());
         Ok(())
     }

@@ -21,7 +21,8 @@ use crate::{
 /// `FailedPrecondition` where `out` is there already; `DataLoss` where a part has another video than
 /// its own, or one twice.
 pub fn merge(parts: &[PathBuf], out: &Path) -> Result<usize> {
-    if out.exists() || Meta::path(out).exists() {
+    // What says whose they are may lie there alone, of a merging that was cut short.
+    if out.exists() {
         return Err(Error::precondition(format!(
             "{} is there already: give another file",
             out.display()
@@ -76,11 +77,11 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<usize> {
         lines.push(scores);
     }
     let count = names.len();
-    first.merged(names).write(out)?;
     let texts = lines
         .iter()
         .map(VideoScores::to_line)
         .collect::<Result<Vec<_>>>()?;
+    first.merged(names).write(out)?;
     write_whole(out, |file| {
         let mut file = BufWriter::new(file);
         for text in &texts {

@@ -190,7 +190,7 @@ pub(super) fn write_whole(
         file.persist(path).map_err(|error| error.error)?;
         File::open(folder)?.sync_all()
     };
-    written().or_kind(Kind::Unavailable, || {
+    written().or_kind(Kind::FailedPrecondition, || {
         format!("cannot write {}", path.display())
     })
 }
