@@ -830,3 +830,37 @@ async fn a_device_that_fails_every_pass_is_told() {
     ticket.await.unwrap();
     assert_eq!(bench.handle.health(), Health::Serving);
 }
+
+#[tokio::test]
+async fn one_that_is_not_asked_any_more_shows_by_itself_that_it_works_again() {
+    let bench = bench(EngineConfig {
+        check_every: Duration::from_millis(20),
+        ..config()
+    })
+    .await;
+    bench.room.store(0, SeqCst);
+    for _ in 0..10 {
+        let error = bench.handle.submit(job(1, Lane::Live, 0)).await.unwrap();
+        error.await.unwrap_err();
+    }
+    assert!(matches!(bench.handle.health(), Health::Unhealthy(_)));
+    bench.room.store(usize::MAX, SeqCst);
+    for _ in 0..500 {
+        if bench.handle.health() == Health::Serving {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{:?}", bench.handle.health());
+}
+
+#[tokio::test]
+async fn the_passes_of_jobs_that_lack_memory_take_no_engine_out_of_service() {
+    let bench = bench(config()).await;
+    bench.room.store(0, SeqCst);
+    for _ in 0..20 {
+        let error = bench.handle.submit(job(1, Lane::Offline, 0)).await.unwrap();
+        assert_eq!(error.await.unwrap_err().kind(), Kind::ResourceExhausted);
+    }
+    assert_eq!(bench.handle.health(), Health::Serving);
+}

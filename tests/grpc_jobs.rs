@@ -225,6 +225,39 @@ async fn a_server_that_stops_goes_on_without_repeating_a_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_done_is_not_done_again_where_the_disk_refused_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, mut client) = start(dir.path(), "").await;
+    site(&mut client).await;
+    let first = calibrate(&mut client, calibration("yard")).await;
+    result(&mut client, &first).await;
+    let second = calibrate(&mut client, calibration("gate")).await;
+    let (after, _) = result(&mut client, &second).await;
+    assert_eq!(server.info().await.active_profile, "gate");
+    client
+        .roll_back_profile(proto::RollBackProfileRequest::default())
+        .await
+        .unwrap();
+    drop(client);
+    server.stop().await;
+    let path = dir.path().join(format!("admin/jobs/{second}.json"));
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(record["state"], "succeeded");
+    record["state"] = "running".into();
+    record["ended_unix_ns"] = Value::Null;
+    fs::write(&path, record.to_string()).unwrap();
+
+    let (server, mut client) = start(dir.path(), "").await;
+    let (again, _) = result(&mut client, &second).await;
+    assert_eq!(again, after);
+    let active = server.info().await.active_profile;
+    assert_eq!(active, "yard", "what was rolled back is active again");
+    let record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(record["state"], "succeeded");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damaged_features_are_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let (server, mut client) = start(dir.path(), "").await;

@@ -9,7 +9,7 @@ use doubles::{FINGERPRINT, FakeProbe, profile};
 use headhunt::{
     error::{Error, Kind},
     head::HeadId,
-    profile::{NormalityParams, Profile, SCHEMA, SCHEMA_NEWEST, Scorer},
+    profile::{NormalityParams, Profile, ProfileStore, SCHEMA, SCHEMA_NEWEST, Scope, Scorer},
     segment::SegmentRule,
 };
 use proptest::prelude::*;
@@ -147,6 +147,29 @@ fn a_normality_scorer_needs_schema_2_and_survives() {
     old.schema = SCHEMA;
     let error = old.save(directory.path().join("bad.json")).unwrap_err();
     says(&error, Kind::InvalidArgument, "schema is 1");
+}
+
+#[test]
+fn a_version_that_stays_as_the_copy_for_older_servers_can_be_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ProfileStore::open(directory.path(), None).unwrap();
+    let old = store.put(&profile()).unwrap();
+    let new = store.put(&normality()).unwrap();
+    let name = profile().name;
+    store.activate(&name, &new, Scope::Active).unwrap();
+    let copy = directory.path().join(format!("{name}.json"));
+    assert!(Profile::load(&copy).is_ok_and(|copy| copy == profile()));
+    store.delete(&name, &old).unwrap();
+    assert!(!copy.exists());
+    drop(store);
+    let store = ProfileStore::open(directory.path(), None).unwrap();
+    let versions: Vec<_> = store
+        .list()
+        .into_iter()
+        .map(|entry| entry.version)
+        .collect();
+    assert_eq!(versions, [new.as_str()], "it is back");
+    assert_eq!(store.get("", "").unwrap().1, new);
 }
 
 /// The error of loading a saved profile after its text was changed.

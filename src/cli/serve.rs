@@ -94,7 +94,7 @@ impl Layers {
 /// is taken.
 pub fn run(args: Args) -> Result<()> {
     if args.print_defaults {
-        print!("{}", crate::config::DEFAULTS);
+        super::print::out(format_args!("{}", crate::config::DEFAULTS));
         return Ok(());
     }
     let environment = Environment::of_process();
@@ -108,6 +108,9 @@ pub fn run(args: Args) -> Result<()> {
     let _memory = memory::keep_small()?;
     let security = Security::open(&settings.server, SystemClock::shared())?;
     let runtime = Runtime::new().or_kind(Kind::Internal, || "cannot start the runtime".into())?;
+    let (shutdown, loaded) = (CancellationToken::new(), CancellationToken::new());
+    // From the start: the first process of a container ignores signals that it has no handler for.
+    runtime.spawn(end_on_signal(shutdown.clone(), loaded.clone()));
     let media = decoder(&settings, &environment, runtime.handle())?;
     let found = Found::read(&settings)?;
     // Addresses first: that one is taken should not be learnt after minutes of loading.
@@ -118,6 +121,7 @@ pub fn run(args: Args) -> Result<()> {
     let probe = load(&settings, &environment, &found)?;
     let config = engine_config(&settings, &probe.info().device, &found);
     let engine = Engine::start(Box::new(probe), config)?;
+    loaded.cancel();
     let doors = Doors {
         media,
         feedback,
@@ -125,7 +129,7 @@ pub fn run(args: Args) -> Result<()> {
         security,
         traces,
     };
-    let served = runtime.block_on(serve(&settings, engine.handle(), found, doors));
+    let served = runtime.block_on(serve(&settings, engine.handle(), found, doors, shutdown));
     if let Some(sending) = sending {
         runtime.block_on(sending.flush(limits::TRACE_FLUSH));
     }
@@ -167,9 +171,8 @@ async fn serve(
     engine: EngineHandle,
     found: Found,
     doors: Doors,
+    shutdown: CancellationToken,
 ) -> Result<()> {
-    let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(end_on_signal(shutdown.clone()));
     let profiles = tokio::select! {
         checked = found.check(&engine) => Arc::new(checked?),
         () = shutdown.cancelled() => return Ok(()),
@@ -190,13 +193,16 @@ async fn serve(
         security: doors.security,
         traces: doors.traces,
     };
-    // The signals are listened to until the end: what follows may take its time.
-    drop(signals);
     rpc::serve(settings, parts, doors.listener, shutdown).await
 }
 
-async fn end_on_signal(shutdown: CancellationToken) {
+/// Listens to the end: a shutdown may take its time. Before the model is `loaded` there is nothing to end in good order.
+async fn end_on_signal(shutdown: CancellationToken, loaded: CancellationToken) {
     match shutdown::signalled().await {
+        Ok(signal) if !loaded.is_cancelled() => {
+            tracing::info!(signal, "ending before the model is loaded");
+            std::process::exit(0);
+        }
         Ok(signal) => tracing::info!(signal, "ending"),
         Err(error) => tracing::error!("signals cannot be waited for: {error:#}"),
     }

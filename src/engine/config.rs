@@ -25,6 +25,9 @@ pub struct EngineConfig {
     /// Time without a heartbeat after which the engine counts as stalled (ten measured passes,
     /// where that is longer).
     pub stall_after: Duration,
+    /// How often a model that failed every pass lately, and is not sent anything any more, is given one to show
+    /// whether it works again.
+    pub check_every: Duration,
     /// On shutdown, how long waiting segments may still be run before the rest is refused.
     pub drain: Duration,
     /// On shutdown, longest wait for the pass in progress after `drain`.
@@ -46,6 +49,7 @@ impl Default for EngineConfig {
             batch_wait: Duration::ZERO,
             max_queue_wait: limits::QUEUE_WAIT_MAX,
             stall_after: limits::ENGINE_STALL,
+            check_every: limits::PROBE_CHECK_PERIOD,
             drain: Duration::ZERO,
             join_timeout: limits::ENGINE_JOIN_TIMEOUT,
             warm_up: true,

@@ -88,6 +88,8 @@ pub(super) enum Work {
     Pass(Vec<Running>),
     /// Computes a fingerprint.
     Fingerprint(FingerprintRequest),
+    /// Sees whether the model works again.
+    Check,
     /// Ends.
     Stop,
 }
@@ -238,8 +240,8 @@ impl Gate {
 
     // --- the model's thread
 
-    /// Waits for work; beats while it waits.
-    pub fn next(&self, max_batch: usize, batch_wait: Duration) -> Work {
+    /// Waits for work, until `check` if there is none by then; beats while it waits.
+    pub fn next(&self, max_batch: usize, batch_wait: Duration, check: Option<Instant>) -> Work {
         let mut state = self.lock();
         loop {
             self.pulse.beat();
@@ -254,6 +256,9 @@ impl Gate {
             }
             if let Some(first) = state.lanes.take_first() {
                 return Work::Pass(self.fill(state, first, max_batch, batch_wait));
+            }
+            if check.is_some_and(|check| check <= Instant::now()) {
+                return Work::Check;
             }
             state = self.wait(state, limits::ENGINE_BEAT);
         }

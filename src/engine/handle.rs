@@ -76,6 +76,7 @@ impl Engine {
         };
         let worker = Worker {
             room: Cell::default(),
+            checked: Cell::new(Instant::now()),
             probe,
             gate,
             config,

@@ -99,15 +99,21 @@ impl Pulse {
         if seconds > 0.0 { 1.0 / seconds } else { 0.0 }
     }
 
-    /// Why the engine is unhealthy, if it is.
-    pub fn ailment(&self, stall_after: Duration, max_batch: usize) -> Option<String> {
+    /// How the model fails every pass, if it does.
+    pub fn fails(&self) -> Option<String> {
         let panics = self.panics_in_a_row.load(Relaxed);
         if panics >= limits::PROBE_PANICS_MAX {
             return Some(format!("the model panicked in its last {panics} passes"));
         }
         let failures = self.failures_in_a_row.load(Relaxed);
-        if failures >= limits::PROBE_FAILURES_MAX {
-            return Some(format!("the model failed in its last {failures} passes"));
+        (failures >= limits::PROBE_FAILURES_MAX)
+            .then(|| format!("the model failed in its last {failures} passes"))
+    }
+
+    /// Why the engine is unhealthy, if it is.
+    pub fn ailment(&self, stall_after: Duration, max_batch: usize) -> Option<String> {
+        if let Some(failures) = self.fails() {
+            return Some(failures);
         }
         let ten_passes =
             Duration::try_from_secs_f64(10.0 * self.seconds_per_segment() * max_batch as f64)

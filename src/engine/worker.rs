@@ -35,6 +35,8 @@ pub(super) struct Worker {
     pub warm: watch::Sender<bool>,
     /// How many clips the device's memory held at last.
     pub room: Cell<Room>,
+    /// When an engine that fails was last given a pass to show that it works again.
+    pub checked: Cell<Instant>,
 }
 
 /// Most clips of one pass, where memory ran out.
@@ -99,11 +101,21 @@ impl Worker {
         }
         self.warm.send_replace(true);
         loop {
+            // One that is not sent anything any more could not show it otherwise.
+            let check = self.gate.pulse.fails().is_some();
+            let check = check.then(|| self.checked.get() + self.config.check_every);
             match self.gate.next(
                 self.room.get().of(self.config.max_batch),
                 self.config.batch_wait,
+                check,
             ) {
                 Work::Pass(batch) => self.pass(batch),
+                Work::Check => {
+                    if let Err(error) = self.warm_up() {
+                        tracing::error!(error = %format_args!("{error:#}"), "the model still fails");
+                    }
+                    self.checked.set(Instant::now());
+                }
                 Work::Fingerprint(request) => self.fingerprint(request),
                 Work::Stop => break,
             }
@@ -152,7 +164,8 @@ impl Worker {
             }
             Err(error) if batch.len() == 1 => {
                 if let Some(running) = batch.pop() {
-                    answer(running, Err(self.failed(error)));
+                    let error = self.failed(running.job.lane, error);
+                    answer(running, Err(error));
                 }
             }
             Err(error) if error.kind() == Kind::ResourceExhausted => {
@@ -180,17 +193,20 @@ impl Worker {
                     let features = self
                         .probe_jobs(std::slice::from_ref(&running))
                         .map(|mut features| features.swap_remove(0))
-                        .map_err(|error| self.failed(error));
+                        .map_err(|error| self.failed(running.job.lane, error));
                     answer(running, features);
                 }
             }
         }
     }
 
-    /// A segment's pass failed, though it was alone.
-    fn failed(&self, error: Error) -> Error {
+    /// A segment's pass failed, though it was alone. One of a job, with every head and prompt, may lack memory
+    /// where those of detections do not, so it says nothing about how the engine is.
+    fn failed(&self, lane: Lane, error: Error) -> Error {
         if matches!(error.kind(), Kind::Internal | Kind::ResourceExhausted) {
-            self.gate.pulse.failed();
+            if lane != Lane::Offline {
+                self.gate.pulse.failed();
+            }
             tracing::error!(error = %format_args!("{error:#}"), "a pass failed");
         }
         error.context("model")

@@ -255,7 +255,11 @@ impl Run<'_, '_> {
         let mut attempts = 1;
         let features = loop {
             match self.answer(ticket) {
-                Err(error) if patient(&error) && attempts < limits::JOB_PASS_ATTEMPTS => {
+                // It was given up only because it waited long, and a job has time. A lack of memory would come again.
+                Err(error)
+                    if error.kind() == Kind::DeadlineExceeded
+                        && attempts < limits::JOB_PASS_ATTEMPTS =>
+                {
                     attempts += 1;
                     tracing::info!(attempts, "the engine was busy: {error:#}");
                     ticket = self.submit(&clip)?;
@@ -299,7 +303,11 @@ impl Run<'_, '_> {
                 .runtime
                 .block_on(self.extractor.engine.submit(job));
             match submitted {
-                Err(error) if patient(&error) && attempts < limits::JOB_PASS_ATTEMPTS => {
+                // No room came in time.
+                Err(error)
+                    if error.kind() == Kind::ResourceExhausted
+                        && attempts < limits::JOB_PASS_ATTEMPTS =>
+                {
                     attempts += 1;
                     tracing::info!(attempts, "the engine was busy: {error:#}");
                 }
@@ -307,14 +315,6 @@ impl Run<'_, '_> {
             }
         }
     }
-}
-
-/// Whether a sample was given up only because it waited long: a job has time.
-fn patient(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        Kind::ResourceExhausted | Kind::DeadlineExceeded
-    )
 }
 
 /// The features under some of the prompts that they were made with.

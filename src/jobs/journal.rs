@@ -87,6 +87,11 @@ impl Journal {
         self.path(id, RESULT)
     }
 
+    /// Whether a job has written its result, which it does last.
+    pub fn has_result(&self, id: &str) -> bool {
+        self.result_path(id).is_file()
+    }
+
     /// Writes a job's result.
     pub fn write_result(&self, id: &str, json: &Value) -> Result<()> {
         self.put(id, RESULT, |out| {

@@ -39,8 +39,9 @@ pub type OpenClip =
 
 /// The profiles that jobs read and write; called on the jobs' thread, may block.
 pub trait ProfileBook: Send + Sync + 'static {
-    /// Whether a profile can be added; fails with `FailedPrecondition` and what to configure.
-    fn writable(&self) -> Result<()>;
+    /// Whether a version of this profile can be added; fails with `FailedPrecondition` and what to configure, or
+    /// `ResourceExhausted` where there are as many as are kept.
+    fn writable(&self, profile: &str) -> Result<()>;
 
     /// Stores a profile as a new version of its name, makes it the active one if asked, and gives
     /// its version.

@@ -1,7 +1,7 @@
 //! The jobs in memory, their queue, and the thread that runs them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -49,6 +49,8 @@ pub(super) struct Table {
     /// By time and id.
     pub cells: BTreeMap<(u64, String), Arc<Cell>>,
     pub waiting: VecDeque<Arc<Cell>>,
+    /// Ids of those whose end the disk does not know yet.
+    pub unwritten: BTreeSet<String>,
 }
 
 /// A job in memory.
@@ -189,10 +191,25 @@ impl Shared {
                 counted::queued(table.waiting.len());
                 return Some(cell);
             }
-            table = self
-                .wake
-                .wait(table)
-                .unwrap_or_else(PoisonError::into_inner);
+            table = if table.unwritten.is_empty() {
+                let woken = self.wake.wait(table);
+                woken.unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let waited = self.wake.wait_timeout(table, limits::JOB_WRITE_RETRY);
+                let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                self.write_ends(&mut table);
+                table
+            };
+        }
+    }
+
+    /// Tries again to write down ends that the disk refused.
+    fn write_ends(&self, table: &mut Table) {
+        let unwritten = std::mem::take(&mut table.unwritten);
+        for ((_, id), cell) in &table.cells {
+            if unwritten.contains(id) && self.journal.write(&cell.record()).is_err() {
+                table.unwritten.insert(id.clone());
+            }
         }
     }
 
@@ -256,7 +273,12 @@ impl Shared {
         counted::ended(record.request.kind(), state);
         counted::queued(table.waiting.len());
         if let Err(error) = self.journal.write(&record) {
-            tracing::error!(job = record.id, "{error:#}");
+            tracing::error!(
+                job = record.id,
+                "its end is not written down yet: {error:#}"
+            );
+            table.unwritten.insert(record.id.clone());
+            self.wake.notify_all();
         }
         drop(record);
         drop(

@@ -52,11 +52,16 @@ impl Jobs {
         let (journal, records) = Journal::open(parts.library.directory().join("jobs"))?;
         let stopping = CancellationToken::new();
         let mut table = Table::default();
+        let mut ended_at_start = Vec::new();
         for mut record in records {
             let mut pin = None;
             if !record.state.is_end() {
                 let ids = record.clips.iter().map(|clip| clip.id.clone()).collect();
-                let ended = if record.cancelled {
+                let ended = if journal.has_result(&record.id) {
+                    // That is its last step: it was told to have succeeded, and the disk refused its record. Once more, it
+                    // would activate its profile again, over what people have activated since.
+                    Some((State::Succeeded, None))
+                } else if record.cancelled {
                     Some((State::Cancelled, None))
                 } else if record.starts >= limits::JOB_STARTS_MAX {
                     Some((
@@ -78,6 +83,7 @@ impl Jobs {
                 };
                 if let Some((state, why)) = ended {
                     end(&mut record, state, why);
+                    ended_at_start.push((record.request.kind(), state));
                     if let Err(error) = journal.write(&record) {
                         tracing::error!(job = record.id, "{error:#}");
                     }
@@ -96,6 +102,9 @@ impl Jobs {
             for state in [State::Succeeded, State::Failed, State::Cancelled] {
                 counted::none_ended(kind, state);
             }
+        }
+        for (kind, state) in ended_at_start {
+            counted::ended(kind, state);
         }
         // Their jobs have pinned what they need.
         parts.library.sweep_deleted();

@@ -29,7 +29,8 @@ impl Jobs {
         }
         if let Request::Calibrate(request) = &mut request {
             check_name(&request.profile).map_err(|e| e.with_field("profile"))?;
-            shared.book.writable()?;
+            let name = request.profile.clone();
+            self.look(move |book| book.writable(&name)).await?;
             if request.include_feedback && !request.keep_heads {
                 return Err(Error::invalid(
                     "feedback holds the features of the heads that were in use: set keep_heads too",

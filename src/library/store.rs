@@ -65,6 +65,21 @@ pub struct Pin {
     ids: Vec<String>,
 }
 
+/// Kept features give way to the quota, not to a disk that is full before.
+fn warn_of_a_small_disk(directory: &Path, used: u64, quota_bytes: u64) {
+    let Ok(disk) = rustix::fs::statvfs(directory) else {
+        return;
+    };
+    let room = used.saturating_add(disk.f_bavail.saturating_mul(disk.f_frsize));
+    if room < quota_bytes {
+        tracing::warn!(
+            quota_bytes,
+            room,
+            "the disk under admin.dir has less room than admin.quota_bytes: it may fill up, and then neither profiles nor feedback can be written; set a lower quota"
+        );
+    }
+}
+
 impl Library {
     /// Opens a directory, which is made where there is none. Removes what a crash left half done.
     ///
@@ -107,6 +122,7 @@ impl Library {
         })
         .or_kind(Kind::FailedPrecondition, unusable)?;
         used += state.features.bytes();
+        warn_of_a_small_disk(&directory, used, limits.quota_bytes);
         Ok(Arc::new(Library {
             quota: Quota::new(used, limits.quota_bytes),
             directory,

@@ -36,6 +36,10 @@ pub const PROBE_PANICS_MAX: u32 = 3;
 /// out fails every pass, and only a restart brings it back.
 pub const PROBE_FAILURES_MAX: u32 = 10;
 
+/// An engine that fails and has nothing to do runs a pass of its own so often, to see whether it works again: nobody
+/// sends anything to one that is out of service.
+pub const PROBE_CHECK_PERIOD: Duration = Duration::from_secs(30);
+
 /// Longest sleep of the idle engine between heartbeats.
 pub const ENGINE_BEAT: Duration = Duration::from_secs(1);
 

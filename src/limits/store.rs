@@ -100,6 +100,9 @@ pub const JOB_READER_TIMEOUT: Duration = Duration::from_secs(60);
 /// the cameras a restart, and a job may be hit by some that are not its fault.
 pub const JOB_STARTS_MAX: u32 = 8;
 
+/// Time between attempts to write down the end of a job, where the disk refused it.
+pub const JOB_WRITE_RETRY: Duration = Duration::from_secs(30);
+
 /// Jobs that wait for their turn.
 pub const JOBS_WAITING_MAX: usize = 32;
 

@@ -283,6 +283,46 @@ pub(crate) fn shown_path(url: &url::Url) -> &str {
     path.split_once('=').map_or(path, |(before, _)| before)
 }
 
+/// Parameters that tell the channels of a recorder and the streams of a camera apart. Their short numbers are no secrets,
+/// and without them all channels would have one name.
+const SHOWN: [&str; 12] = [
+    "cam",
+    "camera",
+    "ch",
+    "channel",
+    "channelid",
+    "channelno",
+    "chn",
+    "inst",
+    "profile",
+    "stream",
+    "streamtype",
+    "subtype",
+];
+
+/// Of a URL's query, or of what stands in the place of one after the first `=` of its path, what people may see: with
+/// a `?` before it, and empty where there is nothing.
+fn shown_query(url: &url::Url) -> String {
+    let in_path = url.path().rsplit('/').next().unwrap_or_default();
+    let pairs = [Some(in_path), url.query()].into_iter().flatten();
+    let shown: Vec<&str> = pairs
+        .flat_map(|pairs| pairs.split('&'))
+        .filter(|pair| {
+            pair.split_once('=').is_some_and(|(name, value)| {
+                let short = (1..=4).contains(&value.len());
+                short
+                    && value.bytes().all(|byte| byte.is_ascii_digit())
+                    && SHOWN.contains(&name.to_ascii_lowercase().as_str())
+            })
+        })
+        .collect();
+    if shown.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", shown.join("&"))
+    }
+}
+
 impl<S> fmt::Display for Url<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (open, close) = if self.host.contains(':') {
@@ -292,11 +332,12 @@ impl<S> fmt::Display for Url<S> {
         };
         write!(
             f,
-            "{}://{open}{}{close}:{}{}",
+            "{}://{open}{}{close}:{}{}{}",
             self.request.scheme(),
             self.host,
             self.port,
-            shown_path(&self.request)
+            shown_path(&self.request),
+            shown_query(&self.request)
         )
     }
 }
@@ -304,5 +345,31 @@ impl<S> fmt::Display for Url<S> {
 impl<S> fmt::Debug for Url<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_have_names_of_their_own_and_secrets_none() {
+        for (text, shown) in [
+            (
+                "rtsp://nvr/cam/realmonitor?channel=5&subtype=0",
+                "?channel=5&subtype=0",
+            ),
+            (
+                "rtsp://cam/user=ann&password=1234&channel=2&stream=0.sdp?",
+                "?channel=2",
+            ),
+            ("rtsp://cam/1?token=77&Profile=3&pin=1234", "?Profile=3"),
+            ("rtsp://cam/1?channel=12345&channel=&channel=s3cr", ""),
+            ("rtsp://cam/channel=1/live", ""),
+            ("rtsp://cam/live", ""),
+        ] {
+            let url = url::Url::parse(text).unwrap();
+            assert_eq!(shown_query(&url), shown, "{text}");
+        }
     }
 }

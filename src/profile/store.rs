@@ -21,7 +21,7 @@
 //!   where the file still holds that one and another is current, the writer was killed in between, and
 //!   opening writes it. Where it holds neither, somebody else replaced it (by hand, or with an older
 //!   version of this program): it is kept as a new version and becomes current.
-//! - *Deleting* is the removal of the version's file. The state may then go back to a version that is
+//! - *Deleting* is the removal of the version's file (before it of `NAME.json`, where that holds it). The state may then go back to a version that is
 //!   no longer there; opening forgets that.
 //!
 //! A state file that is damaged is an error, never a guess. A `NAME.json` that is damaged makes its
@@ -238,6 +238,13 @@ impl ProfileStore {
             name,
             version,
         })
+    }
+
+    /// Whether one more version of this name can be kept.
+    ///
+    /// Fails with `ResourceExhausted` where there are as many as may be.
+    pub fn has_room(&self, name: &str) -> Result<()> {
+        self.inner().room(name)
     }
 
     /// The version that an activation without one means.

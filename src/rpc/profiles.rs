@@ -178,16 +178,6 @@ impl Profiles {
         }
     }
 
-    /// Whether profiles can be added.
-    ///
-    /// Fails with `FailedPrecondition`, naming the key, where there is no directory for them.
-    pub fn writable(&self) -> Result<()> {
-        match self.store {
-            Some(_) => Ok(()),
-            None => Err(no_directory()),
-        }
-    }
-
     /// The current version of a profile, or the active one for an empty name; and every one after
     /// it that is activated and fits the model.
     ///

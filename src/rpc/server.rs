@@ -27,6 +27,7 @@ use super::{
     traced::TraceLayer,
 };
 use crate::{
+    access,
     config::Settings,
     engine::EngineHandle,
     error::{Kind, Result, ResultExt as _},
@@ -73,6 +74,12 @@ pub async fn serve(
         closing: shutdown.clone(),
     };
     let admin = Arc::new(Admin::open(admin).await?);
+    let ours = |path: &'static str| path.strip_prefix("/headhunt.v1.")?.split_once('/');
+    telemetry::rpcs(
+        access::RPCS
+            .iter()
+            .filter_map(|(path, _)| Some(ours(path)?.1)),
+    );
     let ending = CancellationToken::new();
     let _end_on_exit = ending.clone().drop_guard();
     let reporter = HealthReporter::new();

@@ -30,7 +30,7 @@ pub const UNNAMED: &str = "headhunt_cameras_unnamed";
 
 static CONNECTED: Family = Family {
     name: "headhunt_camera_connected",
-    help: "Whether frames of the camera are there: 1, or 0 while it is interrupted or not yet open",
+    help: "Whether frames of the camera are there: 1, or 0 while a stream of it is interrupted or not yet open",
     kind: Kind::Gauge,
     label: "camera",
 };
@@ -42,7 +42,7 @@ static LAG: Family = Family {
 };
 static SCORED: Family = Family {
     name: "headhunt_camera_last_score_timestamp_seconds",
-    help: "When the camera's newest score became final, Unix time; 0: none yet",
+    help: "When the camera's newest score became final, Unix time, of several streams the oldest; before the first score when the stream began",
     kind: Kind::Gauge,
     label: "camera",
 };
@@ -94,21 +94,58 @@ pub fn frame_lag(lag: Duration) {
     histogram!(FRAME_LAG_SECONDS).record(lag.as_secs_f64());
 }
 
-/// Names that have series, with the number of streams that watch each.
-static NAMED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+/// Names that have series, with the streams that watch each by their numbers.
+static NAMED: Mutex<BTreeMap<String, BTreeMap<u64, State>>> = Mutex::new(BTreeMap::new());
 
-fn named() -> MutexGuard<'static, BTreeMap<String, usize>> {
+fn watched() -> MutexGuard<'static, BTreeMap<String, BTreeMap<u64, State>>> {
     NAMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a stream is.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    connected: bool,
+    /// When it last had a score, or began; Unix time, seconds.
+    scored: f64,
+}
+
+fn now() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |now| now.as_secs_f64())
 }
 
 #[derive(Debug)]
 struct Named {
     name: String,
+    /// Of the stream.
+    number: u64,
     connected: Series,
     lag: Series,
     scored: Series,
     interrupted: Series,
     skipped: Series,
+}
+
+impl Named {
+    /// Notes down how this stream is, and shows what is worst of those of its name: two cameras that differ only in
+    /// what is not shown of their URLs have one, and none of them may hide that the other is lost.
+    fn is(&self, change: impl FnOnce(&mut State)) {
+        let mut watched = watched();
+        let Some(streams) = watched.get_mut(&self.name) else {
+            return;
+        };
+        if let Some(state) = streams.get_mut(&self.number) {
+            change(state);
+        }
+        self.show(streams);
+    }
+
+    fn show(&self, streams: &BTreeMap<u64, State>) {
+        let connected = streams.values().all(|state| state.connected);
+        self.connected.set(f64::from(u8::from(connected)));
+        let oldest = streams.values().map(|state| state.scored);
+        self.scored.set(oldest.fold(f64::INFINITY, f64::min));
+    }
 }
 
 /// One stream of a live source. Streams of the same camera share its series.
@@ -124,8 +161,8 @@ impl Camera {
     /// free of secrets.
     pub fn begin(name: &str, most: usize) -> Camera {
         let name: String = name.chars().take(limits::CAMERA_LABEL_MAX_CHARS).collect();
-        let mut taken = named();
-        let room = taken.contains_key(&name) || taken.len() < most;
+        let mut watched = watched();
+        let room = watched.contains_key(&name) || watched.len() < most;
         if !room {
             gauge!(UNNAMED).increment(1.0);
             return Camera {
@@ -133,16 +170,25 @@ impl Camera {
                 interrupted: false,
             };
         }
-        *taken.entry(name.clone()).or_default() += 1;
+        let streams = watched.entry(name.clone()).or_default();
+        let number = streams.keys().last().map_or(0, |last| last + 1);
+        let state = State {
+            connected: false,
+            scored: now(),
+        };
+        streams.insert(number, state);
+        let named = Named {
+            connected: Series::begin(&CONNECTED, &name),
+            lag: Series::begin(&LAG, &name),
+            scored: Series::begin(&SCORED, &name),
+            interrupted: Series::begin(&INTERRUPTED, &name),
+            skipped: Series::begin(&SKIPPED, &name),
+            name,
+            number,
+        };
+        named.show(streams);
         Camera {
-            named: Some(Named {
-                connected: Series::begin(&CONNECTED, &name),
-                lag: Series::begin(&LAG, &name),
-                scored: Series::begin(&SCORED, &name),
-                interrupted: Series::begin(&INTERRUPTED, &name),
-                skipped: Series::begin(&SKIPPED, &name),
-                name,
-            }),
+            named: Some(named),
             interrupted: false,
         }
     }
@@ -153,7 +199,7 @@ impl Camera {
             counter!(RECONNECTS).increment(1);
         }
         if let Some(named) = &self.named {
-            named.connected.set(1.0);
+            named.is(|state| state.connected = true);
         }
     }
 
@@ -166,7 +212,7 @@ impl Camera {
         }
         counter!(INTERRUPTIONS, &label).increment(1);
         if let Some(named) = &self.named {
-            named.connected.set(0.0);
+            named.is(|state| state.connected = false);
             named.interrupted.add(1.0);
         }
     }
@@ -177,8 +223,7 @@ impl Camera {
         if let Some(lag) = lag {
             named.lag.set(lag.as_secs_f64());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        named.scored.set(now.map_or(0.0, |now| now.as_secs_f64()));
+        named.is(|state| state.scored = now());
     }
 
     /// So much media time has no scores.
@@ -195,11 +240,13 @@ impl Drop for Camera {
             gauge!(UNNAMED).decrement(1.0);
             return;
         };
-        let mut taken = named();
-        if let Some(streams) = taken.get_mut(&gone.name) {
-            *streams -= 1;
-            if *streams == 0 {
-                taken.remove(&gone.name);
+        let mut watched = watched();
+        if let Some(streams) = watched.get_mut(&gone.name) {
+            streams.remove(&gone.number);
+            if streams.is_empty() {
+                watched.remove(&gone.name);
+            } else {
+                gone.show(streams);
             }
         }
     }
@@ -220,7 +267,7 @@ mod tests {
     #[test]
     fn cameras_up_to_the_limit_have_series_while_they_are_watched() {
         let mut yard = Camera::begin("rtsp://test/yard", 1);
-        let same = Camera::begin("rtsp://test/yard", 1);
+        let mut same = Camera::begin("rtsp://test/yard", 1);
         let beyond = Camera::begin("rtsp://test/gate", 1);
         assert!(of("rtsp://test/gate").is_empty());
         yard.connected();
@@ -235,8 +282,25 @@ mod tests {
         has(r#"headhunt_camera_interruptions_total{camera="rtsp://test/yard"} 1"#);
         has(r#"headhunt_camera_gap_seconds_total{camera="rtsp://test/yard"} 2.5"#);
         has(r#"headhunt_camera_frame_lag_seconds{camera="rtsp://test/yard"} 0.75"#);
+        // One that is well does not hide one that is not.
+        same.connected();
+        has(r#"headhunt_camera_connected{camera="rtsp://test/yard"} 0"#);
         drop(yard);
-        assert_eq!(of("rtsp://test/yard").len(), 5, "another stream watches it");
+        let series = of("rtsp://test/yard");
+        assert_eq!(series.len(), 5, "another stream watches it");
+        assert!(
+            series
+                .contains(&r#"headhunt_camera_connected{camera="rtsp://test/yard"} 1"#.to_owned()),
+            "{series:?}"
+        );
+        // It had no score: since it began.
+        let began = series.iter().find_map(|line| {
+            line.strip_prefix(
+                r#"headhunt_camera_last_score_timestamp_seconds{camera="rtsp://test/yard"} "#,
+            )
+        });
+        let ago = now() - began.unwrap().parse::<f64>().unwrap();
+        assert!((0.0..60.0).contains(&ago), "{ago}");
         drop(same);
         assert!(of("rtsp://test/yard").is_empty());
         drop(beyond);

@@ -87,6 +87,12 @@ pub(super) fn refresh() {
 fn host_memory() -> Option<(u64, u64)> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let group = number("/sys/fs/cgroup/memory.current").zip(number("/sys/fs/cgroup/memory.max"));
+    let group = group.map(|(current, total)| {
+        // Files that were read and can be dropped at once fill a group up to its limit.
+        let stat = fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+        let files = first_number(&stat, "inactive_file ").unwrap_or(0);
+        (current.saturating_sub(files), total)
+    });
     group.or_else(|| {
         let info = fs::read_to_string("/proc/meminfo").ok()?;
         let total = first_number(&info, "MemTotal:")? * 1024;

@@ -114,6 +114,15 @@ pub fn rpc_ended(method: &'static str, code: &'static str) {
     counter!(RPCS, "method" => method, "code" => code).increment(1);
 }
 
+/// These RPCs can be called. What alerts look for begins at 0, so that the first one is an increase.
+pub fn rpcs(methods: impl IntoIterator<Item = &'static str>) {
+    for method in methods {
+        for code in ["internal", "data_loss", "unknown", "resource_exhausted"] {
+            counter!(RPCS, "method" => method, "code" => code).increment(0);
+        }
+    }
+}
+
 /// A response was left out.
 pub fn response_dropped() {
     counter!(RESPONSES_DROPPED).increment(1);
@@ -258,6 +267,11 @@ impl RpcRunning {
             method,
             ended: false,
         }
+    }
+
+    /// Of this RPC.
+    pub fn method(&self) -> &'static str {
+        self.method
     }
 
     /// It ended with this code.

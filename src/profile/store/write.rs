@@ -97,7 +97,7 @@ impl ProfileStore {
         Ok(target)
     }
 
-    /// Deletes a version.
+    /// Deletes a version, and `NAME.json` where that holds it.
     ///
     /// Fails with `NotFound`, and with `FailedPrecondition` where it is current (an active one is) or
     /// the store cannot be written.
@@ -114,6 +114,13 @@ impl ProfileStore {
                 "version {version} of {name} is current: activate another one first"
             ))
             .with_field("version"));
+        }
+        if inner.state.name(name).and_then(|of| of.copy.as_deref()) == Some(version) {
+            // The current version is of a schema that is not copied. Left there it would be taken for one that
+            // somebody added.
+            disk::remove(&self.layout.copy(name))?;
+            inner.state.copied(name, None);
+            self.save(&inner)?;
         }
         let directory = self.layout.versions_of(name);
         disk::remove(&directory.join(kept.file_name()))?;

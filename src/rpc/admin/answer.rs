@@ -8,24 +8,29 @@ use super::super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    telemetry::server::rpc_ended,
+    telemetry::server::RpcRunning,
 };
 
-/// The response of an RPC that ended.
-pub(super) fn answered<T>(method: &'static str, result: Result<T>) -> Result<Response<T>, Status> {
-    match result {
+/// The response of an RPC. One whose client leaves meanwhile is dropped, and counts as cancelled.
+pub(super) async fn answered<T>(
+    method: &'static str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<Response<T>, Status> {
+    let counted = RpcRunning::begin(method);
+    match call.await {
         Ok(response) => {
-            rpc_ended(method, label(Code::Ok));
+            counted.ended(label(Code::Ok));
             Ok(Response::new(response))
         }
-        Err(error) => Err(failed(method, &error)),
+        Err(error) => Err(failed(counted, &error)),
     }
 }
 
 /// The status of an RPC that failed. What went wrong inside the server is in its log, under a name
 /// that the client is told.
-pub(super) fn failed(method: &'static str, error: &Error) -> Status {
-    rpc_ended(method, label(code(error.kind())));
+pub(super) fn failed(counted: RpcRunning, error: &Error) -> Status {
+    let method = counted.method();
+    counted.ended(label(code(error.kind())));
     let id = SessionId::random();
     if matches!(error.kind(), Kind::Internal | Kind::DataLoss) {
         tracing::error!(method, session = %id, "{error:#}");

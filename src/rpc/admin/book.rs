@@ -30,8 +30,8 @@ impl Book {
 }
 
 impl ProfileBook for Book {
-    fn writable(&self) -> Result<()> {
-        self.profiles.writable()
+    fn writable(&self, profile: &str) -> Result<()> {
+        self.runtime.block_on(self.profiles.writable(profile))
     }
 
     fn add(&self, profile: Profile, activate: bool) -> Result<String> {

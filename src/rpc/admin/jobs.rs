@@ -10,7 +10,6 @@ use tokio::{
     },
     time,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -24,7 +23,7 @@ use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     jobs::{self, CalibrateRequest, Jobs, Progress, ReportFormat, Request, State, Summary},
     limits,
-    telemetry::server::rpc_ended,
+    telemetry::server::RpcRunning,
 };
 
 /// Messages of a stream that wait for its reader: a follower gets the newest state when it reads.
@@ -86,10 +85,11 @@ impl Admin {
         .await
     }
 
+    /// Who tells of a job, and what it tells.
     pub(super) async fn jobs_follow(
         &self,
-        request: &proto::FollowJobRequest,
-    ) -> Result<ReceiverStream<Result<proto::FollowJobResponse, Status>>> {
+        request: proto::FollowJobRequest,
+    ) -> Result<(Follower, Told<proto::FollowJobResponse>)> {
         let jobs = self.jobs()?;
         let place = self.place()?;
         let (table, id) = (jobs.clone(), request.job_id.clone());
@@ -97,15 +97,14 @@ impl Admin {
         let (sender, last, receiver) = answers()?;
         let follower = Follower {
             jobs,
-            id: request.job_id.clone(),
+            id: request.job_id,
             progress,
             closing: self.closing.clone(),
             sender,
             last,
             _place: place,
         };
-        tokio::spawn(follower.run());
-        Ok(ReceiverStream::new(receiver))
+        Ok((follower, receiver))
     }
 
     pub(super) async fn jobs_cancel(
@@ -122,10 +121,11 @@ impl Admin {
         .await
     }
 
+    /// Who sends a report, and what it sends.
     pub(super) async fn jobs_report(
         &self,
-        request: &proto::GetReportRequest,
-    ) -> Result<ReceiverStream<Result<proto::GetReportResponse, Status>>> {
+        request: proto::GetReportRequest,
+    ) -> Result<(ReportReader, Told<proto::GetReportResponse>)> {
         let jobs = self.jobs()?;
         let format = match proto::ReportFormat::try_from(request.format) {
             Ok(proto::ReportFormat::Unspecified | proto::ReportFormat::Html) => ReportFormat::Html,
@@ -137,22 +137,16 @@ impl Admin {
             }
         };
         let place = self.place()?;
-        let id = request.job_id.clone();
-        let file = blocking(move || jobs.report(&id, format)).await?;
+        let file = blocking(move || jobs.report(&request.job_id, format)).await?;
         let (sender, last, receiver) = answers()?;
-        let closing = self.closing.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let sent = tokio::select! {
-                biased;
-                sent = send_file(file, &sender, limits::JOB_READER_TIMEOUT) => sent,
-                () = closing.cancelled() => Err(going_down()),
-            };
-            if let Err(error) = sent {
-                last.send(Err(failed("GetReport", &error)));
-            }
-        });
-        Ok(ReceiverStream::new(receiver))
+        let reader = ReportReader {
+            file,
+            closing: self.closing.clone(),
+            sender,
+            last,
+            _place: place,
+        };
+        Ok((reader, receiver))
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit> {
@@ -165,8 +159,36 @@ impl Admin {
     }
 }
 
+/// What an RPC that streams has told and its caller has not read.
+type Told<T> = mpsc::Receiver<Result<T, Status>>;
+
+/// One caller of GetReport.
+pub(super) struct ReportReader {
+    file: File,
+    closing: CancellationToken,
+    sender: mpsc::Sender<Result<proto::GetReportResponse, Status>>,
+    last: mpsc::OwnedPermit<Result<proto::GetReportResponse, Status>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl ReportReader {
+    pub(super) async fn run(self, counted: RpcRunning) {
+        let sent = tokio::select! {
+            biased;
+            sent = send_file(self.file, &self.sender, limits::JOB_READER_TIMEOUT) => sent,
+            () = self.closing.cancelled() => Err(going_down()),
+        };
+        match sent {
+            Ok(()) => counted.ended(label(Code::Ok)),
+            Err(error) => {
+                self.last.send(Err(failed(counted, &error)));
+            }
+        }
+    }
+}
+
 /// One caller of FollowJob.
-struct Follower {
+pub(super) struct Follower {
     jobs: std::sync::Arc<Jobs>,
     id: String,
     progress: watch::Receiver<Progress>,
@@ -179,7 +201,7 @@ struct Follower {
 impl Follower {
     /// Tells the present state at once, then what changes; a caller that reads slowly misses what
     /// came in between.
-    async fn run(mut self) {
+    pub(super) async fn run(mut self, counted: RpcRunning) {
         let sender = self.sender.clone();
         let told = tokio::select! {
             biased;
@@ -187,9 +209,9 @@ impl Follower {
             told = self.tell() => told,
         };
         match told {
-            Ok(()) => rpc_ended("FollowJob", label(Code::Ok)),
+            Ok(()) => counted.ended(label(Code::Ok)),
             Err(error) => {
-                self.last.send(Err(failed("FollowJob", &error)));
+                self.last.send(Err(failed(counted, &error)));
             }
         }
     }
@@ -231,7 +253,7 @@ impl Follower {
 type Answers<T> = (
     mpsc::Sender<Result<T, Status>>,
     mpsc::OwnedPermit<Result<T, Status>>,
-    mpsc::Receiver<Result<T, Status>>,
+    Told<T>,
 );
 
 fn answers<T>() -> Result<Answers<T>> {
@@ -339,7 +361,7 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), Kind::ResourceExhausted);
-        last.send(Err(failed("GetReport", &error)));
+        last.send(Err(failed(RpcRunning::begin("GetReport"), &error)));
         drop(sender);
         let first = receiver.recv().await.unwrap().unwrap();
         assert_eq!(first.chunk.len(), limits::REPORT_CHUNK_BYTES);

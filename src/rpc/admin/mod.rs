@@ -27,6 +27,7 @@ use crate::{
     jobs::{Jobs, JobsParts},
     library::{Library, LibraryLimits},
     limits,
+    telemetry::server::RpcRunning,
 };
 use answer::{answered, failed};
 
@@ -146,74 +147,70 @@ impl AdminService for Admin {
     ) -> Result<Response<proto::UploadClipResponse>, Status> {
         let caller = request.extensions().get::<Arc<Caller>>();
         let quota = Quota::of(caller.map(|caller| &**caller));
-        let uploaded = self.clips_upload(request.into_inner(), quota).await;
-        answered("UploadClip", uploaded)
+        answered("UploadClip", self.clips_upload(request.into_inner(), quota)).await
     }
 
     async fn import_clips(
         &self,
         request: Request<proto::ImportClipsRequest>,
     ) -> Result<Response<proto::ImportClipsResponse>, Status> {
-        answered("ImportClips", self.clips_import(request.into_inner()).await)
+        answered("ImportClips", self.clips_import(request.into_inner())).await
     }
 
     async fn list_clips(
         &self,
         request: Request<proto::ListClipsRequest>,
     ) -> Result<Response<proto::ListClipsResponse>, Status> {
-        answered("ListClips", self.clips_list(request.into_inner()).await)
+        answered("ListClips", self.clips_list(request.into_inner())).await
     }
 
     async fn get_clip(
         &self,
         request: Request<proto::GetClipRequest>,
     ) -> Result<Response<proto::GetClipResponse>, Status> {
-        answered("GetClip", self.clips_get(request.into_inner()).await)
+        answered("GetClip", self.clips_get(request.into_inner())).await
     }
 
     async fn relabel_clip(
         &self,
         request: Request<proto::RelabelClipRequest>,
     ) -> Result<Response<proto::RelabelClipResponse>, Status> {
-        answered(
-            "RelabelClip",
-            self.clips_relabel(request.into_inner()).await,
-        )
+        answered("RelabelClip", self.clips_relabel(request.into_inner())).await
     }
 
     async fn delete_clip(
         &self,
         request: Request<proto::DeleteClipRequest>,
     ) -> Result<Response<proto::DeleteClipResponse>, Status> {
-        answered("DeleteClip", self.clips_delete(request.into_inner()).await)
+        answered("DeleteClip", self.clips_delete(request.into_inner())).await
     }
 
     async fn hunt_heads(
         &self,
         request: Request<proto::HuntHeadsRequest>,
     ) -> Result<Response<proto::HuntHeadsResponse>, Status> {
-        answered("HuntHeads", self.jobs_hunt(request.into_inner()).await)
+        answered("HuntHeads", self.jobs_hunt(request.into_inner())).await
     }
 
     async fn calibrate(
         &self,
         request: Request<proto::CalibrateRequest>,
     ) -> Result<Response<proto::CalibrateResponse>, Status> {
-        answered("Calibrate", self.jobs_calibrate(request.into_inner()).await)
+        answered("Calibrate", self.jobs_calibrate(request.into_inner())).await
     }
 
     async fn evaluate(
         &self,
         request: Request<proto::EvaluateRequest>,
     ) -> Result<Response<proto::EvaluateResponse>, Status> {
-        answered("Evaluate", self.jobs_evaluate(request.into_inner()).await)
+        answered("Evaluate", self.jobs_evaluate(request.into_inner())).await
     }
 
     async fn list_jobs(
         &self,
         _: Request<proto::ListJobsRequest>,
     ) -> Result<Response<proto::ListJobsResponse>, Status> {
-        answered("ListJobs", self.jobs_list().await)
+        answered("ListJobs", self.jobs_list()).await
     }
 
     type FollowJobStream = ReceiverStream<Result<proto::FollowJobResponse, Status>>;
@@ -222,17 +219,21 @@ impl AdminService for Admin {
         &self,
         request: Request<proto::FollowJobRequest>,
     ) -> Result<Response<Self::FollowJobStream>, Status> {
-        self.jobs_follow(&request.into_inner())
-            .await
-            .map(Response::new)
-            .map_err(|error| failed("FollowJob", &error))
+        let counted = RpcRunning::begin("FollowJob");
+        match self.jobs_follow(request.into_inner()).await {
+            Ok((follower, told)) => {
+                tokio::spawn(follower.run(counted));
+                Ok(Response::new(ReceiverStream::new(told)))
+            }
+            Err(error) => Err(failed(counted, &error)),
+        }
     }
 
     async fn cancel_job(
         &self,
         request: Request<proto::CancelJobRequest>,
     ) -> Result<Response<proto::CancelJobResponse>, Status> {
-        answered("CancelJob", self.jobs_cancel(request.into_inner()).await)
+        answered("CancelJob", self.jobs_cancel(request.into_inner())).await
     }
 
     type GetReportStream = ReceiverStream<Result<proto::GetReportResponse, Status>>;
@@ -241,7 +242,14 @@ impl AdminService for Admin {
         &self,
         request: Request<proto::GetReportRequest>,
     ) -> Result<Response<Self::GetReportStream>, Status> {
-        answered("GetReport", self.jobs_report(&request.into_inner()).await)
+        let counted = RpcRunning::begin("GetReport");
+        match self.jobs_report(request.into_inner()).await {
+            Ok((reader, chunks)) => {
+                tokio::spawn(reader.run(counted));
+                Ok(Response::new(ReceiverStream::new(chunks)))
+            }
+            Err(error) => Err(failed(counted, &error)),
+        }
     }
 
     async fn list_profiles(

@@ -20,13 +20,13 @@ impl Admin {
         &self,
         _: Request<proto::ListProfilesRequest>,
     ) -> Result<Response<proto::ListProfilesResponse>, Status> {
-        let listed = self.profiles.list().await;
-        answered(
-            "ListProfiles",
-            listed.map(|listed| proto::ListProfilesResponse {
+        answered("ListProfiles", async {
+            let listed = self.profiles.list().await?;
+            Ok(proto::ListProfilesResponse {
                 profiles: listed.into_iter().map(message).collect(),
-            }),
-        )
+            })
+        })
+        .await
     }
 
     pub(super) async fn profiles_get(
@@ -34,7 +34,7 @@ impl Admin {
         request: Request<proto::GetProfileRequest>,
     ) -> Result<Response<proto::GetProfileResponse>, Status> {
         let proto::GetProfileRequest { name, version } = request.into_inner();
-        answered("GetProfile", self.one(&name, &version).await)
+        answered("GetProfile", self.one(&name, &version)).await
     }
 
     pub(super) async fn profiles_activate(
@@ -42,7 +42,7 @@ impl Admin {
         request: Request<proto::ActivateProfileRequest>,
     ) -> Result<Response<proto::ActivateProfileResponse>, Status> {
         let request = request.into_inner();
-        let activated = async {
+        answered("ActivateProfile", async {
             let name = named(&request.name)?;
             let scope = if request.current_only {
                 Scope::Current
@@ -53,15 +53,12 @@ impl Admin {
                 .profiles
                 .activate(name, &request.version, scope)
                 .await?;
-            self.shown(ready.name(), ready.version()).await
-        };
-        let profile = activated.await;
-        answered(
-            "ActivateProfile",
-            profile.map(|profile| proto::ActivateProfileResponse {
+            let profile = self.shown(ready.name(), ready.version()).await?;
+            Ok(proto::ActivateProfileResponse {
                 profile: Some(profile),
-            }),
-        )
+            })
+        })
+        .await
     }
 
     pub(super) async fn profiles_roll_back(
@@ -69,20 +66,17 @@ impl Admin {
         request: Request<proto::RollBackProfileRequest>,
     ) -> Result<Response<proto::RollBackProfileResponse>, Status> {
         let name = request.into_inner().name;
-        let rolled_back = async {
+        answered("RollBackProfile", async {
             if !name.is_empty() {
                 named(&name)?;
             }
             let ready = self.profiles.roll_back(&name).await?;
-            self.shown(ready.name(), ready.version()).await
-        };
-        let profile = rolled_back.await;
-        answered(
-            "RollBackProfile",
-            profile.map(|profile| proto::RollBackProfileResponse {
+            let profile = self.shown(ready.name(), ready.version()).await?;
+            Ok(proto::RollBackProfileResponse {
                 profile: Some(profile),
-            }),
-        )
+            })
+        })
+        .await
     }
 
     pub(super) async fn profiles_delete(
@@ -90,7 +84,7 @@ impl Admin {
         request: Request<proto::DeleteProfileRequest>,
     ) -> Result<Response<proto::DeleteProfileResponse>, Status> {
         let proto::DeleteProfileRequest { name, version } = request.into_inner();
-        let deleted = async {
+        answered("DeleteProfile", async {
             let name = named(&name)?;
             if version.is_empty() {
                 return Err(Error::invalid(
@@ -100,8 +94,8 @@ impl Admin {
             }
             self.profiles.delete(name, &version).await?;
             Ok(proto::DeleteProfileResponse {})
-        };
-        answered("DeleteProfile", deleted.await)
+        })
+        .await
     }
 
     async fn one(&self, name: &str, version: &str) -> Result<proto::GetProfileResponse> {

@@ -41,6 +41,18 @@ impl Profiles {
         .await
     }
 
+    /// Whether a version of this profile can be added.
+    ///
+    /// Fails with `FailedPrecondition` where nothing can be written, and `ResourceExhausted` where there are as
+    /// many as are kept.
+    pub async fn writable(self: &Arc<Self>, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.change(move |store| async move {
+            blocking(&store, move |store| store.has_room(&name)).await
+        })
+        .await
+    }
+
     /// Makes a version current, and its profile active where asked for; an empty version is the
     /// newest.
     ///

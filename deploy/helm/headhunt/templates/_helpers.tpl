@@ -28,6 +28,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if .Values.admin.enabled }}
 {{- $_ := set $own "admin" (dict "dir" "/data/admin") }}
+{{- /* The volume is the hub's, the feedback's and the profiles' too, which must not find it full. */}}
+{{- $number := regexFind "^[0-9]+" .Values.persistence.size }}
+{{- $unit := get (dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) (regexReplaceAll "^[0-9]+" .Values.persistence.size "") }}
+{{- if and .Values.persistence.enabled $number $unit }}
+{{- $_ := set $own.admin "quota_bytes" (div (mul (int64 $number) (int64 $unit)) 2) }}
+{{- end }}
 {{- if not .Values.profiles.existingConfigMap }}
 {{- $_ := set $own "profiles" (dict "dir" "/data/profiles") }}
 {{- end }}
