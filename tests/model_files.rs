@@ -10,9 +10,11 @@ use std::{
 
 use half::bf16;
 use headhunt::{
+    engine::probe::HeadProbe as _,
     error::Kind,
     head::HeadId,
     model::{
+        DeviceSpec, InternVl, LoadOptions,
         config::ModelConfig,
         fingerprint::{fingerprint, fingerprint_cached},
         inspect::{InspectOptions, inspect, inspect_with},
@@ -427,6 +429,30 @@ fn place(file: &[u8], name: &str) -> (usize, usize) {
     let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
     let offset = |i: usize| header[name]["data_offsets"][i].as_u64().unwrap() as usize;
     (8 + length + offset(0), 8 + length + offset(1))
+}
+
+#[test]
+fn a_model_whose_files_are_replaced_has_no_fingerprint_of_the_new_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, other] =
+        [1, 2].map(|seed| tiny(dir.path(), &seed.to_string(), seed, Layout::Hf, Dtype::F32));
+    let link = dir.path().join("current");
+    std::os::unix::fs::symlink(&one, &link).unwrap();
+    let options = LoadOptions {
+        device: DeviceSpec::Cpu,
+        ..LoadOptions::default()
+    };
+    let model = InternVl::load(&link, &options).unwrap();
+    let truth = fingerprint(&one, 2).unwrap();
+    assert_eq!(model.fingerprint(2).unwrap(), truth);
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    let error = model.fingerprint(3).unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(
+        error.message().contains("has changed since it was loaded"),
+        "{error}"
+    );
 }
 
 #[test]

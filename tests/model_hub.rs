@@ -113,6 +113,9 @@ fn answer(
         return send("404 Not Found", "", b"");
     };
     let total = body.len();
+    if from >= total {
+        return send("416 Range Not Satisfiable", "", b"");
+    }
     let mut end = to.map_or(total, |to| (to + 1).min(total));
     if fault == Fault::ShortFile && to.is_none() {
         end -= 1;
@@ -205,6 +208,45 @@ fn a_hub_id_is_fetched_once_with_only_the_needed_files() {
         let options = crate::options(&refusing, cache.path());
         assert_eq!(resolve("acme/tiny", &options).unwrap(), dir);
     }
+}
+
+#[test]
+fn what_the_cache_has_is_not_fetched_again_and_what_a_crash_left_is() {
+    let cache = tempfile::tempdir().unwrap();
+    let hub = hub(checkpoint(), Fault::None);
+    let options = options(&hub, cache.path());
+    let dir = resolve("acme/tiny", &options).unwrap();
+    let whole = |name: &str| assert_eq!(fs::read(dir.join(name)).unwrap(), checkpoint()[name]);
+    let weights = checkpoint().into_keys();
+    let weights = weights.filter(|name| name.ends_with(".safetensors"));
+    let weights: Vec<String> = weights.collect();
+
+    // A later commit with the same files: their blobs are there, under their etags.
+    let model = dir.ancestors().nth(2).unwrap();
+    fs::remove_dir_all(model.join("snapshots")).unwrap();
+    let before = hub.requests.lock().unwrap().len();
+    assert_eq!(resolve("acme/tiny", &options).unwrap(), dir);
+    for name in &weights {
+        let requests = hub.requests.lock().unwrap();
+        let of_it = requests[before..]
+            .iter()
+            .filter(|path| path.ends_with(name));
+        assert_eq!(of_it.count(), 1, "{name}: what it is, and not the file");
+        drop(requests);
+        whole(name);
+        let link = fs::read_link(dir.join(name)).unwrap();
+        assert!(link.is_relative(), "a cache may be moved: {link:?}");
+    }
+
+    // A file that lost its content, and a download that was all but done.
+    let of = |name: &str| fs::canonicalize(dir.join(name)).unwrap();
+    fs::write(of("config.json"), b"").unwrap();
+    let blob = of(&weights[0]);
+    fs::remove_file(dir.join(&weights[0])).unwrap();
+    fs::rename(&blob, blob.with_extension("part")).unwrap();
+    assert_eq!(resolve("acme/tiny", &options).unwrap(), dir);
+    whole("config.json");
+    whole(&weights[0]);
 }
 
 #[test]

@@ -107,13 +107,13 @@ impl Place {
     /// Opens the device.
     ///
     /// Fails with `Unavailable` where a GPU was asked for and the driver, a CUDA library or the
-    /// GPU is not there, with `FailedPrecondition` in a build without CUDA, and with
+    /// GPU is not there, or where there is one to be chosen and it cannot be used, with `FailedPrecondition` in a build without CUDA, and with
     /// `InvalidArgument` for f32 on a GPU.
     pub fn open(spec: DeviceSpec, precision: Precision) -> Result<Self> {
         let mut place = match spec {
             DeviceSpec::Cpu => Self::cpu(),
             DeviceSpec::Cuda(number) => cuda(number)?,
-            DeviceSpec::Auto => automatic(),
+            DeviceSpec::Auto => automatic()?,
         };
         match precision {
             Precision::Auto => {}
@@ -207,19 +207,21 @@ fn cuda(_number: usize) -> Result<Place> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn automatic() -> Place {
-    Place::cpu()
+fn automatic() -> Result<Place> {
+    Ok(Place::cpu())
 }
 
+/// The GPU, if there is one. One that cannot be used is no reason to go on at a hundredth of the speed.
 #[cfg(feature = "cuda")]
-fn automatic() -> Place {
-    match cuda(0) {
-        Ok(place) => place,
-        Err(e) => {
-            tracing::info!(reason = %format!("{e:#}"), "no CUDA GPU; the model runs on the CPU");
-            Place::cpu()
-        }
+fn automatic() -> Result<Place> {
+    if !libraries::driver() || super::kernels::cuda::none() {
+        tracing::info!("there is no CUDA GPU: the model runs on the CPU");
+        return Ok(Place::cpu());
     }
+    cuda(0).map_err(|e| {
+        let message = format!("{e:#}; or choose the device cpu");
+        Error::new(e.kind(), message).with_source(e)
+    })
 }
 
 #[cfg(feature = "cuda")]
@@ -249,6 +251,12 @@ mod libraries {
         &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
         &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
     ];
+
+    /// Whether the driver's library is here.
+    pub fn driver() -> bool {
+        let [names, ..] = NEEDED;
+        names.iter().any(|name| loads(name))
+    }
 
     /// Fails with `Unavailable` naming every library that cannot be loaded.
     pub fn probe() -> Result<()> {

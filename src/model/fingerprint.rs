@@ -215,6 +215,32 @@ struct Entry {
     fingerprint: String,
 }
 
+/// The files of a checkpoint as they were at a moment. Its folder may be a link that is set to another one, or hold others later,
+/// while a process goes on with what it has loaded.
+#[derive(Debug)]
+pub(super) struct Loaded(Option<Stamp>);
+
+impl Loaded {
+    /// As they are now.
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        Loaded(Stamp::of(checkpoint, 0))
+    }
+
+    /// That they still are.
+    ///
+    /// Fails with `FailedPrecondition` where they are not, and as [`Checkpoint::open`].
+    pub fn check(&self, dir: &Path) -> Result<()> {
+        let now = Stamp::of(&Checkpoint::open(dir)?, 0);
+        match (&self.0, now) {
+            (Some(then), Some(now)) if *then != now => Err(Error::precondition(format!(
+                "the checkpoint in {} has changed since it was loaded: start again",
+                dir.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Stamp {
     /// `None` where a file has no usable time stamp.
     fn of(checkpoint: &Checkpoint, layers: usize) -> Option<Self> {

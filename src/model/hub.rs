@@ -2,6 +2,8 @@
 //! files are fetched into the hub cache.
 
 use std::{
+    fs::File,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -314,7 +316,7 @@ impl Session<'_> {
             .repo(self.id.at(self.commit))
             .pointer_path(self.commit);
         let there = snapshot.join(name);
-        if there.is_file() {
+        if bytes_of(&there).is_some_and(|bytes| bytes > 0) {
             return Ok(there);
         }
         let api = self.api.clone();
@@ -329,9 +331,29 @@ impl Session<'_> {
                 self.id
             )));
         }
+        let expected = facts.size() as u64;
+        let blob = self
+            .cache
+            .repo(self.id.at(self.commit))
+            .blob_path(facts.etag());
+        // The same file as of an earlier commit.
+        if bytes_of(&blob) == Some(expected) {
+            link(&blob, &there).or_kind(Kind::Internal, || {
+                format!(
+                    "cannot write to the hub cache {}",
+                    self.cache.path().display()
+                )
+            })?;
+            return Ok(there);
+        }
+        // One that was whole, or longer, when its process ended cannot be gone on with.
+        let part = blob.with_extension("part");
+        if bytes_of(&part).is_some_and(|bytes| bytes >= expected) {
+            let _ = std::fs::remove_file(&part);
+        }
         let path = self.download(name)?;
-        let size = std::fs::metadata(&path).map(|m| m.len()).unwrap_or(0);
-        if size != facts.size() as u64 {
+        let size = bytes_of(&path).unwrap_or(0);
+        if size != expected {
             // Neither the pointer nor the blob may pass for the file next time.
             if let Ok(blob) = std::fs::canonicalize(&path) {
                 let _ = std::fs::remove_file(blob);
@@ -343,6 +365,10 @@ impl Session<'_> {
                 facts.size()
             )));
         }
+        // The next start believes what lies here: it must not be less after a loss of power.
+        keep(&path).or_kind(Kind::Internal, || {
+            format!("cannot write {}", path.display())
+        })?;
         Ok(path)
     }
 
@@ -445,6 +471,37 @@ fn within<T: Send + 'static>(
         })
         .ok()?;
     receive.recv_timeout(limit).ok()
+}
+
+/// Length of a file, behind links; `None` where there is none.
+fn bytes_of(path: &Path) -> Option<u64> {
+    let meta = std::fs::metadata(path).ok()?;
+    meta.is_file().then_some(meta.len())
+}
+
+/// Makes a blob a file of a snapshot, as the hub's own tools do.
+fn link(blob: &Path, there: &Path) -> io::Result<()> {
+    let (Some(folder), Some(blobs)) = (there.parent(), blob.parent()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    std::fs::create_dir_all(folder)?;
+    // Up to the folder of the model, which holds both.
+    let model = blobs.parent().unwrap_or(blobs);
+    let up = folder.strip_prefix(model).map_err(io::Error::other)?;
+    let mut target: PathBuf = up.components().map(|_| "..").collect();
+    target.push(blob.strip_prefix(model).map_err(io::Error::other)?);
+    // One that points nowhere, or to nothing.
+    let _ = std::fs::remove_file(there);
+    std::os::unix::fs::symlink(target, there)
+}
+
+/// Has a file reach the disk, and its name.
+fn keep(path: &Path) -> io::Result<()> {
+    let file = std::fs::canonicalize(path)?;
+    for kept in [Some(file.as_path()), file.parent(), path.parent()] {
+        kept.map_or(Ok(()), |path| File::open(path)?.sync_all())?;
+    }
+    Ok(())
 }
 
 /// The shard names of an index file, sorted, each once; `None` if there is no such file.

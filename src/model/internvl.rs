@@ -14,6 +14,7 @@ use candle_core::Tensor;
 use super::{
     config::ModelConfig,
     device::{DeviceSpec, Place, Precision},
+    fingerprint::{Loaded, fingerprint_cached},
     language::LanguageModel,
     linear::{Loader, failed},
     pool::Pool,
@@ -59,6 +60,7 @@ type Tokens = Vec<Vec<u32>>;
 /// A resident InternVL3.
 pub struct InternVl {
     dir: PathBuf,
+    loaded: Loaded,
     fingerprint_cache: Option<PathBuf>,
     config: ModelConfig,
     info: ProbeInfo,
@@ -75,6 +77,7 @@ impl InternVl {
     /// Loads the checkpoint in `dir`; see [`Checkpoint::open`] and [`Place::open`] for the errors.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir)?;
+        let loaded = Loaded::of(&checkpoint);
         let config = checkpoint.config().clone();
         let resident = options.resident_layers.unwrap_or(config.text.layers);
         if resident == 0 || resident > config.text.layers {
@@ -123,6 +126,7 @@ impl InternVl {
                 resizes: options.resize_on_device,
             },
             dir: dir.to_owned(),
+            loaded,
             fingerprint_cache: None,
             config,
             place,
@@ -459,7 +463,10 @@ impl HeadProbe for InternVl {
 
     fn fingerprint(&self, layers: usize) -> Result<String> {
         let cache = self.fingerprint_cache.as_deref();
-        super::fingerprint::fingerprint_cached(&self.dir, layers, cache)
+        let fingerprint = fingerprint_cached(&self.dir, layers, cache)?;
+        // Of what is resident, not of what lies there now.
+        self.loaded.check(&self.dir)?;
+        Ok(fingerprint)
     }
 }
 /// Length of the longest common start of all prompts, short of the last token of the shortest,

@@ -65,6 +65,7 @@ impl InternVl {
         if tokens.is_empty() {
             return Err(Error::invalid("no tokens to compute logits of"));
         }
+        self.loaded.check(&self.dir)?;
         let checkpoint = Checkpoint::open(&self.dir)?;
         let named = |name: &str| TensorSpec {
             name: name.into(),

@@ -76,45 +76,57 @@ impl CustomOp3 for Tiled<'_> {
             numbers(v, v_layout)?,
         );
         let mut out = vec![bf16::ZERO; q.len()];
-        // Keys and values of one batch entry are packed at a time.
-        for ((q, out), (k, v)) in q
+        // Of every batch entry before any of them is gone through: one has fewer tasks than a large machine has threads.
+        let entries: Vec<_> = k
+            .chunks_exact(keys * kv_width)
+            .zip(v.chunks_exact(keys * kv_width))
+            .collect();
+        let packed: Vec<KeysValues> = (0..entries.len() * heads.kv_heads)
+            .into_par_iter()
+            .filter_map(|number| {
+                let (entry, head) = (number / heads.kv_heads, number % heads.kv_heads);
+                let (k, v) = entries.get(entry)?;
+                let at = head * heads.dim;
+                Some(KeysValues::pack(k, v, kv_width, at, heads.dim))
+            })
+            .collect();
+        let tasks: Vec<_> = q
             .chunks_exact(length * width)
             .zip(out.chunks_exact_mut(length * width))
-            .zip(
-                k.chunks_exact(keys * kv_width)
-                    .zip(v.chunks_exact(keys * kv_width)),
-            )
-        {
-            let packed: Vec<KeysValues> = (0..heads.kv_heads)
-                .into_par_iter()
-                .map(|head| KeysValues::pack(k, v, kv_width, head * heads.dim, heads.dim))
-                .collect();
-            q.par_chunks(TASK_ROWS * width)
-                .zip(out.par_chunks_mut(TASK_ROWS * width))
-                .enumerate()
-                .with_max_len(1)
-                .for_each_init(Scratch::default, |scratch, (task, (q, out))| {
-                    let first = offset + task * TASK_ROWS;
-                    let strip = STRIP_ROWS * width;
-                    for (head, &kv) in heads.kv_of.iter().enumerate() {
-                        let Some(packed) = packed.get(kv) else {
-                            continue;
+            .zip(packed.chunks_exact(heads.kv_heads))
+            .flat_map(|((q, out), packed)| {
+                let parts = q
+                    .chunks(TASK_ROWS * width)
+                    .zip(out.chunks_mut(TASK_ROWS * width));
+                let firsts = (offset..).step_by(TASK_ROWS);
+                firsts
+                    .zip(parts)
+                    .map(move |(first, part)| (first, part, packed))
+            })
+            .collect();
+        tasks.into_par_iter().with_max_len(1).for_each_init(
+            Scratch::default,
+            |scratch, (first, (q, out), packed)| {
+                let strip = STRIP_ROWS * width;
+                for (head, &kv) in heads.kv_of.iter().enumerate() {
+                    let Some(packed) = packed.get(kv) else {
+                        continue;
+                    };
+                    let strips = q.chunks(strip).zip(out.chunks_mut(strip));
+                    for (number, (q, out)) in strips.enumerate() {
+                        let strip = Strip {
+                            isa: self.isa,
+                            heads,
+                            q,
+                            rows: q.len() / width,
+                            width,
+                            first: first + number * STRIP_ROWS,
                         };
-                        let strips = q.chunks(strip).zip(out.chunks_mut(strip));
-                        for (number, (q, out)) in strips.enumerate() {
-                            let strip = Strip {
-                                isa: self.isa,
-                                heads,
-                                q,
-                                rows: q.len() / width,
-                                width,
-                                first: first + number * STRIP_ROWS,
-                            };
-                            strip.run(head, packed, scratch, out);
-                        }
+                        strip.run(head, packed, scratch, out);
                     }
-                });
-        }
+                }
+            },
+        );
         Ok((CpuStorage::BF16(out), q_layout.shape().clone()))
     }
 }

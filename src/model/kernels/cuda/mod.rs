@@ -21,7 +21,9 @@ use candle_core::{
         CudaDType, WrapErr,
         cudarc::{
             cublaslt::CudaBlasLT,
-            driver::{CudaFunction, CudaModule, CudaStream, DevicePtr, DeviceRepr, sys},
+            driver::{
+                CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, DeviceRepr, sys,
+            },
             nvrtc::Ptx,
         },
     },
@@ -59,6 +61,40 @@ pub fn open(number: usize) -> Result<Device> {
     find(&opened).ok_or_else(|| Error::msg("the GPU was not opened"))
 }
 
+/// Whether the driver says that there is no GPU. Its library must be there.
+pub fn none() -> bool {
+    match CudaContext::device_count() {
+        Ok(count) => count == 0,
+        Err(e) => e.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE,
+    }
+}
+
+/// Compute capability that PTX is for, times ten, and whether for that one alone.
+fn target(ptx: &str) -> Option<(i32, bool)> {
+    let (_, rest) = ptx.split_once(".target sm_")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    let alone = rest.get(end..)?.starts_with('a');
+    Some((rest.get(..end)?.parse().ok()?, alone))
+}
+
+/// Whether the GPU can run what this program was built with.
+fn suits(context: &CudaContext) -> Result<()> {
+    use sys::CUdevice_attribute as Attribute;
+    let of = |what| context.attribute(what).w();
+    let major = of(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = of(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let has = major * 10 + minor;
+    match target(code::POINTWISE) {
+        Some((built, alone)) if has < built || (alone && has != built) => Err(Error::msg(format!(
+            "this program was built for GPUs of compute capability {}.{}{}, and this one has {major}.{minor}: build with CUDA_COMPUTE_CAP={has}",
+            built / 10,
+            built % 10,
+            if alone { "" } else { " and later" },
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// GPUs of this process, at most as many as the machine has.
 static OPENED: RwLock<Vec<Arc<Kernels>>> = RwLock::new(Vec::new());
 
@@ -85,6 +121,7 @@ impl Kernels {
         let stream = device.cuda_stream();
         enough_memory(&stream)?;
         let context = stream.context();
+        suits(context)?;
         keep_memory(number).map_err(|e| Error::msg(format!("setting up device memory: {e}")))?;
         let module = |code: &str| context.load_module(Ptx::from_src(code)).w();
         let multiprocessors = context

@@ -52,7 +52,7 @@ pub fn product<T: Activation, F: Finish>(
     let rows = x.len() / width;
     let threads = rayon::current_num_threads();
     let block = block_rows(rows, threads);
-    if rows.div_ceil(block.max(1)) < threads {
+    if rows.div_ceil(ROWS) < threads {
         few_rows(
             isa,
             Rows { x, width },
@@ -80,7 +80,8 @@ pub fn product<T: Activation, F: Finish>(
     Ok(())
 }
 
-/// Rows of each block: as many blocks for each thread, and no larger than [`BLOCK_ROWS`].
+/// Rows of each block, whole tiles: as many blocks for each thread, but for those that the rounding to tiles leaves out, and no
+/// larger than [`BLOCK_ROWS`].
 fn block_rows(rows: usize, threads: usize) -> usize {
     let blocks = rows.div_ceil(BLOCK_ROWS).next_multiple_of(threads.max(1));
     rows.div_ceil(blocks.max(1)).next_multiple_of(ROWS)
