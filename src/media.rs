@@ -2,6 +2,7 @@
 //! users. Nothing here knows how bytes become frames.
 
 use std::{
+    any::Any,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -153,7 +154,7 @@ impl RgbRows for RgbImage {
 }
 
 /// A decoded picture that is converted to RGB only when it is sampled.
-pub trait Picture: Send + Sync {
+pub trait Picture: Any + Send + Sync {
     /// The picture in RGB (full range), with its own colorimetry and range, upright.
     ///
     /// `DataLoss` where it is gone with the process that held it.

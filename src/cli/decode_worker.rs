@@ -21,8 +21,8 @@ pub struct Args {
 
 /// Serves the server that started it; see [`worker`].
 pub fn run(args: Args) -> Result<()> {
+    let environment = Environment::of_process().for_decoders();
     if args.check {
-        let environment = Environment::of_process().for_decoders();
         let checked = worker::check_here(&std::env::temp_dir(), &environment)?;
         if !checked.faults.is_empty() {
             return Err(Error::precondition(format!(
@@ -30,7 +30,7 @@ pub fn run(args: Args) -> Result<()> {
                 checked.faults.join("; ")
             )));
         }
-        println!(
+        say!(
             "confined{}",
             if checked.files_confined {
                 ""
@@ -40,10 +40,15 @@ pub fn run(args: Args) -> Result<()> {
         );
         return Ok(());
     }
-    if args.fork_server && worker::serve_forks()? == worker::Turn::Over {
-        return Ok(());
-    }
-    let stream = worker::take()?;
+    let ground = if args.fork_server {
+        match worker::serve_forks(&environment)? {
+            worker::Turn::Over => return Ok(()),
+            worker::Turn::Forked(ground) => ground,
+        }
+    } else {
+        worker::Ground::find(&environment)
+    };
+    let stream = worker::take(ground)?;
     let _memory = memory::keep_pictures()?;
     stream.serve(reduce::for_decoder())
 }

@@ -15,6 +15,9 @@ pub const WORKER_FRAMES_AHEAD_BYTES: usize = 16 << 20;
 /// Frames decoded, and pictures made, within so long of the first of them are told together.
 pub const WORKER_GATHER_TIME: Duration = Duration::from_millis(5);
 
+/// How often frames are looked for meanwhile: the decoder's queue holds what it decodes of small pictures by then.
+pub const WORKER_GATHER_STEP: Duration = Duration::from_millis(1);
+
 /// Bytes of messages that wait for that at most, and one message.
 pub const WORKER_GATHER_MAX_BYTES: usize = 16 << 10;
 

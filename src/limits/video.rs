@@ -65,6 +65,13 @@ pub const SPOOL_MAX_BYTES: u64 = 4 << 30;
 /// Decoded pictures that wait for the consumer, frames. The decoder stops when they are not taken.
 pub const DECODED_QUEUE_FRAMES: u32 = 2;
 
+/// The same of a file or an upload whose pictures together stay within [`DECODED_QUEUE_BYTES`]: with two small ones decoder
+/// and consumer would wake each other up all the time.
+pub const DECODED_QUEUE_FRAMES_MAX: u32 = 16;
+
+/// See [`DECODED_QUEUE_FRAMES_MAX`].
+pub const DECODED_QUEUE_BYTES: usize = 8 << 20;
+
 /// Threads of one decoder. One, so that hundreds of streams share the cores evenly and a decoder
 /// holds no frames back for threading.
 pub const DECODER_THREADS: u32 = 1;

@@ -14,13 +14,15 @@
 //! it is what swscale's direct conversion does, which the method's published figures rest on, and
 //! the picture is shrunk afterwards anyway. Transfer functions and primaries are left as they are.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
 /// The luma and chroma equation of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Matrix {
     /// ITU-R BT.601, BT.470 BG, SMPTE 170M.
     Bt601,
@@ -57,7 +59,7 @@ impl Matrix {
 }
 
 /// Which values samples take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Range {
     /// 16..235 (chroma 16..240) at 8 bits.
     Limited,
@@ -86,7 +88,7 @@ pub struct Component<'a> {
 
 impl Component<'_> {
     /// The bytes of so many samples of the row that covers picture row `y`.
-    fn bytes(&self, y: usize, samples: usize, sample_bytes: usize) -> Result<&[u8]> {
+    pub(super) fn bytes(&self, y: usize, samples: usize, sample_bytes: usize) -> Result<&[u8]> {
         let start = (y >> self.h_sub) * self.stride;
         let needed = samples.saturating_sub(1) * self.step + sample_bytes;
         self.data

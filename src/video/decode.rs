@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    limits::{DECODED_QUEUE_BYTES, DECODED_QUEUE_FRAMES, DECODED_QUEUE_FRAMES_MAX},
     media::{Frame, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime},
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct Decoder {
     cancel: CancellationToken,
     timeline: Timeline,
     formats: Formats,
+    /// Pictures that may wait, as the sink was last told; 0: it was not yet.
+    room: u32,
     /// How long the container says that the media lasts.
     declared: Option<Duration>,
     /// Events that belong together; at most three.
@@ -100,6 +103,7 @@ impl Decoder {
             cancel,
             timeline: Timeline::default(),
             formats: Formats::default(),
+            room: 0,
             declared: None,
             ready: VecDeque::new(),
             end: None,
@@ -240,6 +244,7 @@ impl Decoder {
             ));
         };
         let format = self.formats.of(caps, &self.graph.shared, &self.limits)?;
+        self.room_for(buffer.maxsize());
         let segment = sample.segment().and_then(|s| s.downcast_ref());
         let pts = match (buffer.pts(), segment) {
             (Some(pts), Some(segment)) => running_time(segment, pts),
@@ -271,6 +276,15 @@ impl Decoder {
             received: None,
         }));
         Ok(())
+    }
+
+    /// Lets as many pictures of so many bytes wait as take little memory.
+    fn room_for(&mut self, bytes: usize) {
+        let fit = u32::try_from(DECODED_QUEUE_BYTES / bytes.max(1)).unwrap_or(u32::MAX);
+        let frames = fit.clamp(DECODED_QUEUE_FRAMES, DECODED_QUEUE_FRAMES_MAX);
+        if std::mem::replace(&mut self.room, frames) != frames {
+            self.graph.sink.set_max_buffers(frames);
+        }
     }
 
     fn info(&self, format: &PictureFormat) -> MediaInfo {

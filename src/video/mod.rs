@@ -16,7 +16,7 @@
 //!   pictures are whole.
 //! - [`timeline`], `ledger`: PTS rules and the count of lost frames; pure.
 //! - `mender`: leads a Matroska stream around its damage; pure.
-//! - [`convert`], `orient`, `picture`: planes to upright RGB.
+//! - [`convert`], `orient`, `picture`: planes to upright RGB; `planes`: the same behind a way on which bytes are dear.
 //! - [`worker`]: the same in a process of its own for each source.
 
 mod boxes;
@@ -32,6 +32,7 @@ pub mod live;
 mod mender;
 mod orient;
 mod picture;
+mod planes;
 mod pump;
 mod reservoir;
 mod sniff;

@@ -11,6 +11,7 @@ use super::{
     convert::{self, Component, Matrix, Range},
     graph::Shared,
     orient::Orientation,
+    planes::Planes,
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
@@ -206,15 +207,58 @@ impl GstPicture {
 impl GstPicture {
     /// Gives the rows as stored, before they are turned upright.
     fn stored_rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let PictureFormat { matrix, range, .. } = *self.format;
+        let (width, height) = self.format.stored_size();
+        let (width, height) = (width as usize, height as usize);
+        self.with_components(|layout, parts| {
+            if layout.is_gray() || layout.is_rgb() {
+                convert::rgb_to_rgb(width, height, parts, range, give)
+            } else {
+                convert::yuv_to_rgb(width, height, parts, matrix, range, give)
+            }
+        })
+    }
+
+    /// Its planes, where it has such and is upright as it is stored.
+    pub(crate) fn planes(&self) -> Option<Planes> {
+        let format = &*self.format;
+        let upright = format.orientation == Orientation::default();
+        let eight = matches!(
+            format.info.format(),
+            VideoFormat::I420 | VideoFormat::Yv12 | VideoFormat::Nv12 | VideoFormat::Nv21
+        );
+        let (width, height) = format.stored_size();
+        (upright && eight).then_some(Planes {
+            width,
+            height,
+            matrix: format.matrix,
+            range: format.range,
+        })
+    }
+
+    /// Lays its [`planes`](Self::planes) down.
+    ///
+    /// Fails with `Internal` where it is smaller than its caps say, or `on` than its planes.
+    pub(crate) fn lay_planes(&self, planes: &Planes, on: &mut [u8]) -> Result<()> {
+        self.with_components(|_, parts| {
+            if !Planes::fit(&parts) {
+                return Err(Error::internal("a decoded picture has an unknown layout"));
+            }
+            planes.lay(parts, on)
+        })
+    }
+
+    /// Calls `with` with its three components, or three times its one.
+    fn with_components<T>(
+        &self,
+        with: impl FnOnce(&gst_video::VideoFormatInfo, [Component<'_>; 3]) -> Result<T>,
+    ) -> Result<T> {
         let format = &*self.format;
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&self.buffer, &format.info)
             .or_kind(Kind::Internal, || {
                 "a decoded picture cannot be read".to_owned()
             })?;
         let layout = frame.format_info();
-        // Of the caps: the memory of a decoder may be larger.
-        let (width, height) = format.stored_size();
-        let (width, height) = (width as usize, height as usize);
         let component = |c: usize| -> Option<Component<'_>> {
             let plane = *layout.plane().get(c)?;
             let offset = usize::try_from(*layout.poffset().get(c)?).ok()?;
@@ -231,16 +275,12 @@ impl GstPicture {
         let component = |c: usize| {
             component(c).ok_or_else(|| Error::internal("a decoded picture lacks one of its planes"))
         };
-        if layout.is_gray() {
-            let grey = [component(0)?; 3];
-            return convert::rgb_to_rgb(width, height, grey, format.range, give);
-        }
-        let parts = [component(0)?, component(1)?, component(2)?];
-        if layout.is_rgb() {
-            convert::rgb_to_rgb(width, height, parts, format.range, give)
+        let parts = if layout.is_gray() {
+            [component(0)?; 3]
         } else {
-            convert::yuv_to_rgb(width, height, parts, format.matrix, format.range, give)
-        }
+            [component(0)?, component(1)?, component(2)?]
+        };
+        with(&layout, parts)
     }
 }
 

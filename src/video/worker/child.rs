@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     board::Canvas,
-    confine, locked, reach,
+    confine, locked,
+    reach::{self, Readable},
     source::STANDARD_INPUT,
     wire::{self, Begin, Checked, Fault, FromWorker, Job, ToWorker},
     words,
@@ -50,6 +51,27 @@ pub struct Stream {
     begin: Begin,
     reader: BufReader<UnixStream>,
     shared: Arc<Shared>,
+    /// As in [`Ground`].
+    confined: bool,
+}
+
+/// What is ready before a process knows what it is to do: in a fork server, for all of its processes.
+#[derive(Debug)]
+pub struct Ground {
+    readable: Readable,
+    /// Whether what neither needs has been taken away.
+    confined: bool,
+}
+
+impl Ground {
+    /// That of a process which was started from the program's file. `environment` is its own, as far as it says where
+    /// GStreamer lies.
+    pub fn find(environment: &[(String, String)]) -> Self {
+        Ground {
+            readable: Readable::find(environment),
+            confined: false,
+        }
+    }
 }
 
 /// Takes the stream, which comes over standard input and output, and gives up what decoding does not need
@@ -57,7 +79,7 @@ pub struct Stream {
 ///
 /// # Errors
 /// `FailedPrecondition` where standard output is no socket of a server.
-pub fn take() -> Result<Stream> {
+pub fn take(ground: Ground) -> Result<Stream> {
     end_with_server_alone();
     // What is run is a link, whose name would stand in lists of processes.
     let _ = rustix::thread::set_name(c"headhunt-decode");
@@ -93,10 +115,10 @@ pub fn take() -> Result<Stream> {
         });
     }
     let spool_dir = matches!(begin.job, Job::Upload).then_some(begin.limits.spool_dir.as_path());
-    let restricted =
-        reach::drop_privileges().and_then(|()| reach::restrict(spool_dir, &begin.environment));
+    let Ground { readable, confined } = ground;
+    let restricted = reach::drop_privileges().and_then(|()| reach::restrict(readable, spool_dir));
     match restricted {
-        Ok(confined) => shared.files_confined.store(confined, Ordering::Relaxed),
+        Ok(whether) => shared.files_confined.store(whether, Ordering::Relaxed),
         Err(error) => {
             shared.send(&FromWorker::Failed(Fault::from(&error)), &[]);
             return Err(error);
@@ -106,6 +128,7 @@ pub fn take() -> Result<Stream> {
         begin,
         reader,
         shared,
+        confined,
     })
 }
 
@@ -116,8 +139,13 @@ impl Stream {
             begin,
             reader,
             shared,
+            confined,
         } = self;
-        let result = catch_unwind(AssertUnwindSafe(|| work(begin, reader, &shared, reduce)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            end_with_server(&shared)?;
+            confine(&begin, confined)?;
+            work(begin, reader, &shared, reduce)
+        }));
         let result =
             result.unwrap_or_else(|_| Err(Error::internal("the decoder process panicked")));
         if let Err(error) = result {
@@ -137,9 +165,10 @@ impl Stream {
 /// `FailedPrecondition` where the system does not have what it takes.
 pub fn check_here(spool_dir: &Path, environment: &[(String, String)]) -> Result<Checked> {
     reach::drop_privileges()?;
-    let files_confined = reach::restrict(None, environment)?;
+    let files_confined = reach::restrict(Readable::find(environment), None)?;
     confine::limit(WORKER_MEMORY_BYTES, SPOOL_MAX_BYTES)?;
     crate::video::init()?;
+    confine::forbid_to_all()?;
     confine::forbid()?;
     confine::forbid_writing()?;
     Ok(checked(spool_dir, files_confined, None))
@@ -307,17 +336,23 @@ fn end_with_server(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// Takes away what can be taken away before the job is begun.
+fn confine(begin: &Begin, confined: bool) -> Result<()> {
+    confine::limit(begin.memory_max_bytes, begin.limits.spool_max_bytes)?;
+    crate::video::init()?;
+    if !confined {
+        confine::forbid_to_all()?;
+    }
+    confine::forbid()
+}
+
 fn work(
     begin: Begin,
     reader: BufReader<UnixStream>,
     shared: &Arc<Shared>,
     reduce: Reduce,
 ) -> Result<()> {
-    end_with_server(shared)?;
     let limits = VideoLimits::from(begin.limits);
-    confine::limit(begin.memory_max_bytes, limits.spool_max_bytes)?;
-    crate::video::init()?;
-    confine::forbid()?;
     if let Job::Packets(track) = &begin.job {
         confine::forbid_writing()?;
         *locked(&shared.camera) = Some(Camera {

@@ -1,10 +1,13 @@
 //! What a decoder process cannot do, from before the first byte of media on.
 //!
 //! Limits of the kernel (address space, files, size of a file, CPU time without progress, no core) and
-//! two seccomp filters, which need no privileges. What is forbidden fails with EPERM: no sockets, no
+//! seccomp filters, which need no privileges. What is forbidden fails with EPERM: no sockets, no
 //! other programs or processes, no signals to others, no debugging, no new namespaces or mounts, no
 //! changes to the file system; and, once an upload has its spool, no file opened for writing. Which
 //! files may be read is for [`reach`](super::reach).
+//!
+//! To install a filter the kernel runs it for each call that there is, which takes a millisecond for a long one.
+//! So the long one is what a fork server can do without too: its processes inherit it.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -22,7 +25,7 @@ use crate::{
     limits::{WORKER_CPU_SECONDS, WORKER_FILE_BYTES, WORKER_FILES},
 };
 
-/// Calls that nothing which decodes needs.
+/// Calls that neither a decoder needs nor a fork server once it has loaded GStreamer.
 const FORBIDDEN: &[libc::c_long] = &[
     // Other machines and processes.
     libc::SYS_socket,
@@ -33,11 +36,9 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_execve,
     libc::SYS_execveat,
-    libc::SYS_kill,
     libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_pidfd_open,
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_send_signal,
     libc::SYS_ptrace,
@@ -50,7 +51,6 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
-    libc::SYS_sendmsg,
     libc::SYS_sendmmsg,
     libc::SYS_setpriority,
     libc::SYS_sched_setaffinity,
@@ -95,7 +95,6 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_setresuid,
     libc::SYS_setresgid,
     libc::SYS_setgroups,
-    libc::SYS_capset,
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_tree,
@@ -133,7 +132,15 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_fsetxattr,
 ];
 
-/// Older names of the same.
+/// Calls that no decoder needs, but a fork server, and a process that confines itself.
+const FORBIDDEN_TO_DECODERS: &[libc::c_long] = &[
+    libc::SYS_kill,
+    libc::SYS_pidfd_open,
+    libc::SYS_sendmsg,
+    libc::SYS_capset,
+];
+
+/// Older names of what stands in [`FORBIDDEN`].
 #[cfg(target_arch = "x86_64")]
 const FORBIDDEN_OLD: &[libc::c_long] = &[
     libc::SYS_fork,
@@ -232,23 +239,11 @@ pub(super) fn renew_cpu() {
     let _ = setrlimit(Resource::Cpu, limit);
 }
 
-/// Takes away what decoding does not need, from every thread and for ever.
-pub(super) fn forbid() -> Result<()> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN
-        .iter()
-        .chain(FORBIDDEN_OLD)
-        .map(|call| (*call, Vec::new()))
-        .collect();
-    // Threads alone; what is no thread is a process.
-    let thread = libc::CLONE_THREAD as u64;
-    rules.insert(libc::SYS_clone, vec![rule(0, Width::Qword, thread, 0)?]);
-    // Signals to itself alone: an abort is one.
-    let own = u64::from(std::process::id());
-    let other = SeccompCondition::new(0, Width::Dword, Op::Ne, own).map_err(unusable)?;
-    rules.insert(
-        libc::SYS_tgkill,
-        vec![SeccompRule::new(vec![other]).map_err(unusable)?],
-    );
+/// Takes away what neither decoding needs nor forking, from every thread and for ever: in a fork server for all
+/// its processes.
+pub(super) fn forbid_to_all() -> Result<()> {
+    let calls = [FORBIDDEN, FORBIDDEN_OLD].concat();
+    let mut rules = whole(calls);
     // The limits of others. Its own are hard, but for the CPU's, which is for hangs: one that is taken over can
     // lift that.
     let other = SeccompCondition::new(0, Width::Dword, Op::Ne, 0).map_err(unusable)?;
@@ -274,15 +269,37 @@ pub(super) fn forbid() -> Result<()> {
     rules.insert(libc::SYS_ioctl, typed);
     #[cfg(target_arch = "x86_64")]
     {
-        let opening = [libc::SYS_open, libc::SYS_openat, libc::SYS_creat];
-        let numbers: Vec<i64> = rules.keys().chain(&opening).copied().collect();
+        let later = [
+            libc::SYS_open,
+            libc::SYS_openat,
+            libc::SYS_creat,
+            libc::SYS_unlink,
+            libc::SYS_unlinkat,
+            libc::SYS_clone,
+            libc::SYS_tgkill,
+        ];
+        let later = later.iter().chain(FORBIDDEN_TO_DECODERS);
+        let numbers: Vec<i64> = rules.keys().chain(later).copied().collect();
         for number in numbers.iter().chain(X32_OWN) {
             rules.insert(number | X32, Vec::new());
         }
     }
     apply(rules, libc::EPERM)?;
-    let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
-    apply(unknown, libc::ENOSYS)
+    apply(whole(UNKNOWN.to_vec()), libc::ENOSYS)
+}
+
+/// Takes away the rest of what decoding does not need.
+pub(super) fn forbid() -> Result<()> {
+    let mut rules = whole(FORBIDDEN_TO_DECODERS.to_vec());
+    // Threads alone; what is no thread is a process.
+    let thread = libc::CLONE_THREAD as u64;
+    rules.insert(libc::SYS_clone, vec![rule(0, Width::Qword, thread, 0)?]);
+    // Signals to itself alone: an abort is one.
+    let own = u64::from(std::process::id());
+    let other = SeccompCondition::new(0, Width::Dword, Op::Ne, own).map_err(unusable)?;
+    let rule = SeccompRule::new(vec![other]).map_err(unusable)?;
+    rules.insert(libc::SYS_tgkill, vec![rule]);
+    apply(rules, libc::EPERM)
 }
 
 /// From now on no file is opened for writing.
@@ -308,10 +325,13 @@ pub(super) fn forbid_writing() -> Result<()> {
         rules.insert(libc::SYS_open, writing(1)?);
         rules.insert(libc::SYS_creat, Vec::new());
         rules.insert(libc::SYS_unlink, Vec::new());
-        rules.insert(libc::SYS_unlink | X32, Vec::new());
-        rules.insert(libc::SYS_unlinkat | X32, Vec::new());
     }
     apply(rules, libc::EPERM)
+}
+
+/// Calls whatever their arguments.
+fn whole(calls: Vec<libc::c_long>) -> BTreeMap<i64, Vec<SeccompRule>> {
+    calls.into_iter().map(|call| (call, Vec::new())).collect()
 }
 
 /// Matches where the bits of `mask` in an argument are `value`.

@@ -35,7 +35,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-pub use child::{Stream, Turn, check_here, serve_forks, take};
+pub use child::{Ground, Stream, Turn, check_here, serve_forks, take};
 pub(crate) use connection::RemoteConnection;
 pub use forks::ForkServer;
 pub(crate) use source::RemoteSource;

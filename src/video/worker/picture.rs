@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Kind, Result},
     limits::FRAME_MAX_SIDE,
     media::{Fetched, Picture, Reduced, Reduction, RgbImage, RgbRows, rgb_bytes},
+    video::planes::Planes,
 };
 
 /// A picture that a decoder process holds until this is dropped.
@@ -42,12 +43,8 @@ impl RemotePicture {
         let (answer, body) = came;
         let fetched = match answer {
             Answer::NoPicture(fault) => Err(none(fault)),
-            Answer::Rgb {
-                width,
-                height,
-                laid: true,
-            } => return self.whole(how, ticket, (width, height)),
-            Answer::Rgb { laid: false, .. } => Err(self.strange()),
+            Answer::Planes(planes) => return self.whole(how, ticket, planes),
+            Answer::Rgb { .. } => Err(self.strange()),
             Answer::Reduced { pixels, .. } if pixels != how.bytes() => Err(self.strange()),
             Answer::Reduced { upright, laid, .. } => {
                 let laid = ticket.place.filter(|_| laid);
@@ -85,17 +82,21 @@ impl RemotePicture {
         }))
     }
 
-    /// A picture that was laid down as it is.
-    fn whole(&self, how: &Reduction, ticket: Ticket, size: (u32, u32)) -> Result<Fetched> {
+    /// A picture that was laid down as it was decoded.
+    fn whole(&self, how: &Reduction, ticket: Ticket, planes: Planes) -> Result<Fetched> {
         let laid = LaidPicture {
             process: Arc::clone(&self.process),
             ticket,
-            size,
+            planes,
         };
-        let bytes = laid.size_bytes();
-        let (width, height) = size;
-        let too_long = width.max(height) > FRAME_MAX_SIDE;
-        if bytes == 0 || bytes > how.bytes() || too_long || laid.ticket.place.is_none() {
+        let Planes { width, height, .. } = planes;
+        let sides = 1..=FRAME_MAX_SIDE;
+        let fits = planes.bytes().is_some_and(|bytes| bytes <= how.bytes());
+        if !fits
+            || !sides.contains(&width)
+            || !sides.contains(&height)
+            || laid.ticket.place.is_none()
+        {
             return Err(self.strange());
         }
         Ok(Fetched::Whole(Box::new(laid)))
@@ -126,9 +127,7 @@ impl Picture for RemotePicture {
         let answer = self.process.answer(&ticket);
         self.process.done(&ticket, answer.is_ok());
         match answer? {
-            (Answer::Rgb { width, height, .. }, data)
-                if data.len() == rgb_bytes((width, height)) =>
-            {
+            (Answer::Rgb { width, height }, data) if data.len() == rgb_bytes((width, height)) => {
                 Ok(RgbImage {
                     width,
                     height,
@@ -187,18 +186,14 @@ impl Drop for RemotePicture {
 struct LaidPicture {
     process: Arc<Process>,
     ticket: Ticket,
-    size: (u32, u32),
+    planes: Planes,
 }
-
-/// Rows that are read at a time, so that they are in the nearest cache when they are used. A multiple of eight, as
-/// the memory is read.
-const ROWS: usize = 16;
 
 impl Picture for LaidPicture {
     fn to_rgb(&self) -> Result<RgbImage> {
-        let mut data = Vec::with_capacity(self.size_bytes());
+        let (width, height) = self.size();
+        let mut data = Vec::with_capacity(rgb_bytes((width, height)));
         self.rows(&mut |rows| data.extend_from_slice(rows))?;
-        let (width, height) = self.size;
         Ok(RgbImage {
             width,
             height,
@@ -211,29 +206,20 @@ impl Picture for LaidPicture {
     }
 
     fn size_bytes(&self) -> usize {
-        rgb_bytes(self.size)
+        self.planes.bytes().unwrap_or(0)
     }
 }
 
 impl RgbRows for LaidPicture {
     fn size(&self) -> (u32, u32) {
-        self.size
+        (self.planes.width, self.planes.height)
     }
 
     fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let row = self.size.0 as usize * 3;
-        let mut at = self.ticket.place.unwrap_or(u64::MAX);
-        let mut left = self.size.1 as usize;
-        let mut piece = Vec::new();
-        while left > 0 {
-            let rows = left.min(ROWS);
-            piece.resize(rows * row, 0);
-            self.process.piece(at, &mut piece)?;
-            give(&piece);
-            left -= rows;
-            at += piece.len() as u64;
-        }
-        Ok(())
+        let place = self.ticket.place.unwrap_or(u64::MAX);
+        let read =
+            |at: usize, to: &mut [u8]| self.process.piece(place.saturating_add(at as u64), to);
+        self.planes.rows(read, give)
     }
 }
 

@@ -120,7 +120,6 @@ impl Process {
                 job,
                 limits: Limits::from(limits),
                 memory_max_bytes: workers.memory_max_bytes,
-                environment: workers.environment.clone(),
                 log: Level::finest(),
             }),
             &[],

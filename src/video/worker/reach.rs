@@ -13,7 +13,7 @@ use std::{
 
 use gstreamer::glib;
 use landlock::{
-    AccessFs, BitFlags, PathBeneath, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
+    AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
     RulesetError, RulesetStatus, make_bitflags, path_beneath_rules,
 };
 use rustix::{
@@ -42,7 +42,6 @@ const SYSTEM: &[&str] = &[
     // Where the home folder is asked for.
     "/etc/nsswitch.conf",
     "/etc/passwd",
-    "/proc/self",
     "/proc/cpuinfo",
     "/proc/meminfo",
     "/sys/devices/system",
@@ -70,19 +69,44 @@ const SCANNERS: &[&str] = &["GST_PLUGIN_SCANNER", "GST_PLUGIN_SCANNER_1_0"];
 /// Where the loader is told of further folders of libraries.
 const LOADER_FOLDERS: &str = "/etc/ld.so.conf.d";
 
+/// Of the process: another one's is another place.
+const OWN: &str = "/proc/self";
+
+/// The files that every decoder process may read, found and opened once: a fork server does it for all of its
+/// processes, since it takes some milliseconds.
+#[derive(Debug)]
+pub(super) struct Readable(Vec<(PathFd, BitFlags<AccessFs>)>);
+
+impl Readable {
+    /// By this process's `environment` and the libraries that it has loaded.
+    pub(super) fn find(environment: &[(String, String)]) -> Self {
+        let opened = readable(environment).into_iter().filter_map(|path| {
+            let rights = if path.is_dir() {
+                READING
+            } else {
+                AccessFs::ReadFile.into()
+            };
+            // What is not there needs no rule.
+            Some((PathFd::new(path).ok()?, rights))
+        });
+        Readable(opened.collect())
+    }
+}
+
 /// Leaves this thread, and those that it starts, the files that decoding needs. False where that is not to be
-/// had. `environment` is this process's own.
+/// had.
 ///
 /// `FailedPrecondition` where it has and refuses.
-pub(super) fn restrict(spool_dir: Option<&Path>, environment: &[(String, String)]) -> Result<bool> {
+pub(super) fn restrict(readable: Readable, spool_dir: Option<&Path>) -> Result<bool> {
+    let own = spool_dir.into_iter().chain([Path::new(OWN)]);
     let rules = || -> std::result::Result<_, RulesetError> {
         let mut rules = Ruleset::default()
             .handle_access(READING)?
             .create()?
-            .add_rules(path_beneath_rules(
-                readable(spool_dir, environment),
-                READING,
-            ))?;
+            .add_rules(path_beneath_rules(own, READING))?;
+        for (file, rights) in readable.0 {
+            rules = rules.add_rule(PathBeneath::new(file, rights))?;
+        }
         // The input, which may lie anywhere, is known by its file.
         let input = rustix::stdio::stdin();
         let is_file = |mode| FileType::from_raw_mode(mode) == FileType::RegularFile;
@@ -97,7 +121,7 @@ pub(super) fn restrict(spool_dir: Option<&Path>, environment: &[(String, String)
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
-fn readable(spool_dir: Option<&Path>, environment: &[(String, String)]) -> BTreeSet<PathBuf> {
+fn readable(environment: &[(String, String)]) -> BTreeSet<PathBuf> {
     let values = |names: &'static [&'static str]| {
         environment
             .iter()
@@ -105,17 +129,17 @@ fn readable(spool_dir: Option<&Path>, environment: &[(String, String)]) -> BTree
             .map(|(_, value)| value)
     };
     let mut paths: BTreeSet<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
-    paths.extend(spool_dir.map(Path::to_path_buf));
     for list in values(FOLDERS) {
         paths.extend(env::split_paths(list));
     }
     paths.extend(values(SCANNERS).map(PathBuf::from));
-    let registries = values(REGISTRIES).filter_map(|file| Path::new(file).parent());
+    let registries =
+        values(REGISTRIES).filter_map(|file| Some(Path::new(file).parent()?.to_path_buf()));
     let own = glib::user_cache_dir().join("gstreamer-1.0");
-    for folder in registries.chain([own.as_path()]) {
+    for folder in registries.chain([own]) {
         // GStreamer would make it later, when there can be no rule for it any more.
-        let _ = fs::create_dir_all(folder);
-        paths.insert(folder.to_path_buf());
+        let _ = fs::create_dir_all(&folder);
+        paths.insert(folder);
     }
     paths.insert(glib::user_data_dir().join("gstreamer-1.0"));
     paths.extend(folders_of_the_loader());

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Kind},
     media::{FrameStamp, Gap, MediaInfo, Reduction},
     rtsp::Track,
-    video::VideoLimits,
+    video::{VideoLimits, planes::Planes},
 };
 
 /// The two lengths before each message, bytes.
@@ -56,8 +56,6 @@ pub(super) struct Begin {
     pub limits: Limits,
     /// Address space, bytes.
     pub memory_max_bytes: u64,
-    /// What it has of the environment.
-    pub environment: Vec<(String, String)>,
     /// The finest level of log lines that the server would write.
     pub log: Option<Level>,
 }
@@ -186,12 +184,13 @@ pub(super) enum Answer {
         pixels: usize,
         laid: bool,
     },
-    /// The picture as it is, in the body or `laid` down in the shared memory.
+    /// The picture as it is, in the body.
     Rgb {
         width: u32,
         height: u32,
-        laid: bool,
     },
+    /// The picture as it was decoded, laid down in the shared memory.
+    Planes(Planes),
     NoPicture(Fault),
 }
 

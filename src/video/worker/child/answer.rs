@@ -1,6 +1,7 @@
 //! What the process does when it is asked.
 
 use std::{
+    any::Any,
     io::BufReader,
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,10 +12,11 @@ use super::{Shared, give::Gathered, gone, locked};
 use crate::{
     error::{Error, Result},
     limits::WORKER_HEADER_MAX_BYTES,
-    media::{MediaTime, Picture, Reduce, Reduced, RgbRows},
+    media::{MediaTime, Picture, Reduce, Reduced},
     rtsp::Packet,
     video::{
         live::{Decoding as _, Placed},
+        picture::GstPicture,
         worker::wire::{self, Answer, Fault, FromWorker, PacketHead, ToWorker},
     },
 };
@@ -56,13 +58,7 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
             ToWorker::Rgb { ticket, picture } => answer(&mut answers, ticket, || {
                 let rgb = find(shared, picture)?.to_rgb()?;
                 let (width, height) = (rgb.width, rgb.height);
-                let laid = false;
-                let told = Answer::Rgb {
-                    width,
-                    height,
-                    laid,
-                };
-                Ok((told, rgb.data))
+                Ok((Answer::Rgb { width, height }, rgb.data))
             }),
             ToWorker::Reduce {
                 ticket,
@@ -72,8 +68,7 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
             } => answer(&mut answers, ticket, || {
                 let picture = find(shared, picture)?;
                 if let Some(place) = place
-                    && let Some(rows) = picture.as_rows()
-                    && let Some(laid) = lay_whole(shared, rows, place, how.bytes())
+                    && let Some(laid) = lay_whole(shared, picture.as_ref(), place, how.bytes())
                 {
                     return Ok((laid?, Vec::new()));
                 }
@@ -90,33 +85,22 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
     }
 }
 
-/// Lays a picture down as it is, where that is clearly less than what it would be reduced to.
+/// Lays a picture down as it was decoded, where that is clearly less than what it would be reduced to.
 fn lay_whole(
     shared: &Shared,
-    rows: &dyn RgbRows,
+    picture: &dyn Picture,
     place: u64,
     reduced_bytes: usize,
 ) -> Option<Result<Answer>> {
-    let (width, height) = rows.size();
-    let bytes = u64::from(width) * u64::from(height) * 3;
-    let bytes = usize::try_from(bytes).ok()?;
+    let picture = (picture as &dyn Any).downcast_ref::<GstPicture>()?;
+    let planes = picture.planes()?;
+    let bytes = planes.bytes()?;
     if bytes.checked_mul(3)? > reduced_bytes.checked_mul(2)? {
         return None;
     }
-    let laid = shared.canvas.draw(place, bytes, |mut on| {
-        rows.rows(&mut |rows| {
-            // A picture gives as many as it has.
-            if let Some((now, later)) = std::mem::take(&mut on).split_at_mut_checked(rows.len()) {
-                now.copy_from_slice(rows);
-                on = later;
-            }
-        })
-    })?;
-    Some(laid.map(|()| Answer::Rgb {
-        width,
-        height,
-        laid: true,
-    }))
+    let lay = |on: &mut [u8]| picture.lay_planes(&planes, on);
+    let laid = shared.canvas.draw(place, bytes, lay)?;
+    Some(laid.map(|()| Answer::Planes(planes)))
 }
 
 /// Has the pixels drawn in the shared memory, or into the answer's body where there is no place: where files may

@@ -17,6 +17,7 @@ use rustix::{
     },
 };
 
+use super::{Ground, confine, reach::Readable};
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     video::worker::{
@@ -26,12 +27,12 @@ use crate::{
 };
 
 /// Whose turn it is after [`serve_forks`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Turn {
     /// The server has hung up.
     Over,
     /// This is a new process, with the standard files of a decoder process.
-    Forked,
+    Forked(Ground),
 }
 
 /// A decoder process that was forked here.
@@ -46,7 +47,7 @@ struct Forked {
 ///
 /// # Errors
 /// `FailedPrecondition` where standard output is no socket of a server, or processes cannot be forked here.
-pub fn serve_forks() -> Result<Turn> {
+pub fn serve_forks(environment: &[(String, String)]) -> Result<Turn> {
     let cannot = || "decoder processes cannot be forked here".to_owned();
     let _ = rustix::thread::set_name(c"headhunt-forks");
     super::end_with_server_alone();
@@ -61,6 +62,11 @@ pub fn serve_forks() -> Result<Turn> {
         },
     );
     crate::video::preload()?;
+    let ground = Ground {
+        readable: Readable::find(environment),
+        confined: true,
+    };
+    confine::forbid_to_all()?;
     alone().or_kind(Kind::FailedPrecondition, cannot)?;
     // Linux 5.3, where the container allows it.
     pidfd_open(getpid(), PidfdFlags::empty()).or_kind(Kind::FailedPrecondition, cannot)?;
@@ -89,7 +95,7 @@ pub fn serve_forks() -> Result<Turn> {
         match fork(files) {
             Ok(Some(forked)) => running.push(forked),
             // What was opened here closes with the end of this.
-            Ok(None) => return Ok(Turn::Forked),
+            Ok(None) => return Ok(Turn::Forked(ground)),
             // The server hears it by the end of the status.
             Err(e) => eprintln!("{}: {e}", cannot()),
         }

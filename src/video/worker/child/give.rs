@@ -12,7 +12,8 @@ use super::{Shared, gone, locked};
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::{
-        UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_GATHER_MAX_BYTES, WORKER_GATHER_TIME,
+        UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_GATHER_MAX_BYTES, WORKER_GATHER_STEP,
+        WORKER_GATHER_TIME,
     },
     media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource as _},
     video::{
@@ -44,9 +45,12 @@ pub(super) fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> R
             gathered.give(shared);
             while !shared.may_give(WORKER_ALIVE_PERIOD) {}
         }
-        let soon = match gathered.patience() {
-            Some(patience) => source.within(patience),
-            None => Ok(None),
+        // Not woken up for each of them: several small ones have room meanwhile.
+        let soon = loop {
+            match (source.within(Duration::ZERO), gathered.patience()) {
+                (Ok(None), Some(patience)) => std::thread::sleep(patience.min(WORKER_GATHER_STEP)),
+                (soon, _) => break soon,
+            }
         };
         let event = match soon {
             Ok(Some(event)) => Some(event),
