@@ -148,6 +148,36 @@ fn says_what_is_wrong_and_fails() {
     let out = evaluate("manifest", &manifest, &counts, &scores, &["--json"]);
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(json["roc_auc"], 0.5);
+
+    // Frames a second that a script could not compute are none that could be assumed.
+    let scores = write(
+        "fps.jsonl",
+        "{\"video\": \"a\", \"stride\": 10, \"scores\": [1, 2, 3], \"fps\": NaN}\n",
+    );
+    let out = evaluate("manifest", &manifest, &counts, &scores, &["--json"]);
+    let message = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        !out.status.success() && message.contains("frames a second of video a are not a finite"),
+        "{message}"
+    );
+
+    // What could not be printed was not done.
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let scores = dir.path().join("s.jsonl");
+    let status = Command::new(env!("CARGO_BIN_EXE_headhunt"))
+        .args(["evaluate", "--dataset", "manifest", "--annotations"])
+        .arg(&manifest)
+        .arg("--frame-counts")
+        .arg(&counts)
+        .arg("--scores")
+        .arg(&scores)
+        .stdout(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]

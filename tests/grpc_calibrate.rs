@@ -244,6 +244,29 @@ async fn feedback_is_refused_where_it_cannot_be_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_fills_half_of_no_segment_is_told_by_its_clip() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, mut client) = start(dir.path(), "").await;
+    site(&mut client).await;
+    let told = |made: &Value| made["warnings"].to_string().contains("half of no segment");
+    let made = calibrated(&mut client, calibration("yard")).await;
+    assert!(!told(&made), "{made}");
+    let bytes = video(&[25; 96]);
+    upload(
+        &mut client,
+        "blink",
+        ClipLabel::Anomaly,
+        &[(40, 56)],
+        &bytes,
+    )
+    .await;
+    let made = calibrated(&mut client, calibration("yard")).await;
+    assert!(told(&made), "{made}");
+    assert!(made["warnings"].to_string().contains("blink"), "{made}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn normal_footage_alone_makes_a_profile_that_finds_what_is_not_normal() {
     let dir = tempfile::tempdir().unwrap();
     let probe = Arc::new(Control::default());
@@ -275,6 +298,7 @@ async fn normal_footage_alone_makes_a_profile_that_finds_what_is_not_normal() {
     let end = common::admin::ended(&mut client, &job).await;
     assert_eq!(end.state(), JobState::Failed);
     assert!(end.error.contains("footage"), "{}", end.error);
+    assert_eq!(passes(&server), 0, "that could be told without a pass");
 
     request.normal_only = Some(NormalOnly {
         false_alarms_per_day: 1.0,
