@@ -134,6 +134,11 @@ impl Decoder {
         Ok(self.ready.pop_front())
     }
 
+    /// Whether no frame will come any more, and all have been taken.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ready.is_empty() && (self.end.is_some() || self.graph.sink.is_eos())
+    }
+
     /// Pulls until an event is ready or the media has ended.
     fn advance(&mut self) -> Result<Option<MediaEvent>> {
         let mut progress = Progress::new(self.graph.shared.activity());

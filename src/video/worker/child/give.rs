@@ -48,7 +48,9 @@ pub(super) fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> R
         // Not woken up for each of them: several small ones have room meanwhile.
         let soon = loop {
             match (source.within(Duration::ZERO), gathered.patience()) {
-                (Ok(None), Some(patience)) => std::thread::sleep(patience.min(WORKER_GATHER_STEP)),
+                (Ok(None), Some(patience)) if !source.is_over() => {
+                    std::thread::sleep(patience.min(WORKER_GATHER_STEP));
+                }
                 (soon, _) => break soon,
             }
         };
