@@ -266,6 +266,22 @@ async fn after_the_grace_running_streams_end_with_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn probes_hold_no_more_memory_than_a_name_takes() {
+    let server = TestServer::start("").await;
+    let mut client = HealthClient::new(server.channel().await);
+    let mut check = async |bytes: usize| {
+        let service = "x".repeat(bytes);
+        let answer = client.check(HealthCheckRequest { service }).await;
+        answer.map(|_| ()).map_err(|status| status.code())
+    };
+    assert_eq!(check(0).await, Ok(()));
+    assert_eq!(check(1000).await, Err(Code::NotFound));
+    // Refused by its length, before it is read.
+    assert_eq!(check(64 << 10).await, Err(Code::OutOfRange));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_reflections_list_every_service() {
     use tonic_reflection::pb::{v1, v1alpha};
     let server = TestServer::start("").await;

@@ -143,7 +143,7 @@ pub(super) fn is_id(text: &str) -> bool {
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Refuses a name that is too long.
+/// Refuses a name that is too long, or would break a line of a log.
 pub(super) fn check_name(name: &str) -> Result<()> {
     if name.len() > limits::CLIP_NAME_MAX_BYTES {
         return Err(Error::invalid(format!(
@@ -152,6 +152,9 @@ pub(super) fn check_name(name: &str) -> Result<()> {
             limits::CLIP_NAME_MAX_BYTES
         ))
         .with_field("name"));
+    }
+    if name.contains(char::is_control) {
+        return Err(Error::invalid("the clip's name has control characters").with_field("name"));
     }
     Ok(())
 }

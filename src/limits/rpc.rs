@@ -75,3 +75,7 @@ pub const TOKEN_NAME_MAX_BYTES: usize = 64;
 
 /// A bearer token in a request, bytes; ours have 67.
 pub const TOKEN_MAX_BYTES: usize = 512;
+
+/// Longest message to the health and reflection services, bytes. Anybody may send the first, and a message is held in memory
+/// before it has been looked at.
+pub const PROBE_MESSAGE_MAX_BYTES: usize = 4 << 10;

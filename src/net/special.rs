@@ -31,13 +31,17 @@ const fn v6(name: &'static str, [a, b, c, h]: [u16; 4], prefix: u8) -> Special {
 const METADATA: &str = "the address of a cloud's metadata service";
 
 /// The narrowest first: an address belongs to the first that holds it.
-const SPECIAL: [Special; 20] = [
+const SPECIAL: [Special; 24] = [
     v4(METADATA, [169, 254, 169, 254], 32),
-    // Of tasks on AWS, of Alibaba, of Azure.
+    // Of tasks and pods on AWS, of Tencent, of Oracle, of Alibaba, of Azure.
     v4(METADATA, [169, 254, 170, 2], 32),
+    v4(METADATA, [169, 254, 170, 23], 32),
+    v4(METADATA, [169, 254, 0, 23], 32),
+    v4(METADATA, [192, 0, 0, 192], 32),
     v4(METADATA, [100, 100, 100, 200], 32),
     v4(METADATA, [168, 63, 129, 16], 32),
     v6(METADATA, [0xfd00, 0x0ec2, 0, 0x254], 128),
+    v6(METADATA, [0xfd00, 0x0ec2, 0, 0x23], 128),
     v6(METADATA, [0xfd20, 0x00ce, 0, 0x254], 128),
     v4("an unspecified address", [0, 0, 0, 0], 8),
     v6("an unspecified address", [0, 0, 0, 0], 128),
@@ -130,7 +134,11 @@ mod tests {
             ("::ffff:169.254.169.254", "metadata"),
             ("64:ff9b::a9fe:a9fe", "metadata"),
             ("fd00:ec2::254", "metadata"),
+            ("fd00:ec2::23", "metadata"),
             ("fd20:ce::254", "metadata"),
+            ("169.254.170.23", "metadata"),
+            ("169.254.0.23", "metadata"),
+            ("192.0.0.192", "metadata"),
             ("100.100.100.200", "metadata"),
             ("168.63.129.16", "metadata"),
             ("224.0.0.1", "multicast"),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
-use tonic_health::server::HealthReporter;
+use tonic_health::{pb::health_server::HealthServer, server::HealthReporter};
 use tonic_web::GrpcWebLayer;
 
 use super::{
@@ -120,18 +120,21 @@ pub async fn serve(
             AdminServiceServer::from_arc(admin.clone())
                 .max_decoding_message_size(limits::MESSAGE_MAX_BYTES),
         )
-        .add_service(tonic_health::pb::health_server::HealthServer::new(
-            health_service,
-        ))
+        .add_service(
+            HealthServer::new(health_service)
+                .max_decoding_message_size(limits::PROBE_MESSAGE_MAX_BYTES),
+        )
         .add_service(
             reflection()
                 .build_v1()
-                .or_kind(Kind::Internal, no_reflection)?,
+                .or_kind(Kind::Internal, no_reflection)?
+                .max_decoding_message_size(limits::PROBE_MESSAGE_MAX_BYTES),
         )
         .add_service(
             reflection()
                 .build_v1alpha()
-                .or_kind(Kind::Internal, no_reflection)?,
+                .or_kind(Kind::Internal, no_reflection)?
+                .max_decoding_message_size(limits::PROBE_MESSAGE_MAX_BYTES),
         );
 
     let http2 = &settings.http2;
