@@ -201,10 +201,10 @@ impl Worker {
     }
 
     /// A segment's pass failed, though it was alone. One of a job, with every head and prompt, may lack memory
-    /// where those of detections do not, so it says nothing about how the engine is.
+    /// where those of detections do not: that says nothing about how the engine is.
     fn failed(&self, lane: Lane, error: Error) -> Error {
         if matches!(error.kind(), Kind::Internal | Kind::ResourceExhausted) {
-            if lane != Lane::Offline {
+            if lane != Lane::Offline || error.kind() == Kind::Internal {
                 self.gate.pulse.failed();
             }
             tracing::error!(error = %format_args!("{error:#}"), "a pass failed");

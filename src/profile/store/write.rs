@@ -117,7 +117,8 @@ impl ProfileStore {
         }
         if inner.state.name(name).and_then(|of| of.copy.as_deref()) == Some(version) {
             // The current version is of a schema that is not copied. Left there it would be taken for one that
-            // somebody added.
+            // somebody added; and one that somebody did add is kept.
+            self.rescue(&mut inner, name);
             disk::remove(&self.layout.copy(name))?;
             inner.state.copied(name, None);
             self.save(&inner)?;
