@@ -33,7 +33,7 @@ pub const LANE_PASSED_OVER_MAX: u32 = 8;
 pub const PROBE_PANICS_MAX: u32 = 3;
 
 /// The same of segments that the device, or its memory, failed one after the other: a GPU that has fallen
-/// out fails every pass, and only a restart brings it back.
+/// out fails every pass, and mostly only a restart brings it back.
 pub const PROBE_FAILURES_MAX: u32 = 10;
 
 /// An engine that fails and has nothing to do runs a pass of its own so often, to see whether it works again: nobody
