@@ -2,6 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     runtime::{Handle, Runtime},
@@ -104,6 +105,7 @@ pub fn run(args: Args) -> Result<()> {
         &args.layers.overrides(),
     )?;
     logging::init(&settings.log.level, settings.log.format == LogFormat::Json)?;
+    more_files();
     // Before there are threads.
     let _memory = memory::keep_small()?;
     let security = Security::open(&settings.server, SystemClock::shared())?;
@@ -136,6 +138,23 @@ pub fn run(args: Args) -> Result<()> {
     let stopped = engine.shutdown();
     runtime.shutdown_timeout(RUNTIME_END);
     served.and(stopped)
+}
+
+/// Raises the soft limit of open files, which protects programs that cannot do with large numbers of them.
+fn more_files() {
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(u64::MAX);
+    let wanted = limits::OPEN_FILES.min(most);
+    if now.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let more = Rlimit {
+        current: Some(wanted),
+        maximum: now.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, more) {
+        tracing::warn!(%error, wanted, "cannot raise the limit of open files");
+    }
 }
 
 async fn listen(settings: &Settings, security: &Security) -> Result<TcpListener> {

@@ -42,6 +42,14 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// TCP connections at the same time; one more waits in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 4096;
 
+/// Of these, connections from one address (IPv6: one /64): whoever opens more is cut off, so that a peer
+/// without credentials cannot keep the others out. Behind a balancer one connection carries many calls.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
+
+/// Open files that the server asks the system for, if it may have so many: the connections above, and for
+/// a stream its source, its decoder and their memory. The usual soft limit of 1,024 is less.
+pub const OPEN_FILES: u64 = 16_384;
+
 /// How long a new connection may say nothing: its place is one of those above. A client speaks at
 /// once; HTTP/2 pings and HTTP/1 header timeouts take over from its first byte.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -10,6 +10,10 @@ pub const CAMERA_LABEL_MAX_CHARS: usize = 256;
 /// Connections to the exporter at the same time: a few scrapers and probes.
 pub const METRICS_CONNECTIONS_MAX: usize = 32;
 
+/// Of these, connections from one address (IPv6: one /64), so that nobody keeps scrapers and the
+/// system's probes out alone.
+pub const METRICS_CONNECTIONS_PER_ADDRESS_MAX: usize = 8;
+
 /// How long a connection to the exporter may last: Prometheus keeps one for its scrapes, and opens
 /// another where it was closed.
 pub const METRICS_CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);

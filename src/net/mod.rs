@@ -3,6 +3,7 @@
 
 mod dial;
 mod failure;
+mod places;
 mod reach;
 mod resolve;
 mod rule;
@@ -24,6 +25,7 @@ pub use stream::Stream;
 pub(crate) use {
     self::url::{Credentials, shown_path, strip},
     failure::broken,
+    places::{Place, Places},
 };
 
 /// Which certificates are believed.

@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::security::Security;
-use crate::{net::ServerStream, telemetry::server::handshake_failed};
+use crate::{
+    net::{Place, Places, ServerStream},
+    telemetry::server::handshake_failed,
+};
 
 /// Pause after a failed accept: out of file descriptors, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,31 +41,44 @@ pub(super) struct Connection {
     silence: Option<Pin<Box<Sleep>>>,
     /// Bytes that came meanwhile.
     came: usize,
-    _permit: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, Place),
 }
 
-/// Accepts until `closing` fires, then closes the listener. One connection more than `most` waits in
-/// the kernel's backlog; one that says nothing or next to nothing, or does not finish its handshake, for
+/// How many connections there may be.
+#[derive(Clone, Copy)]
+pub(super) struct Most {
+    pub all: usize,
+    /// From one address.
+    pub of_peer: usize,
+}
+
+/// Accepts until `closing` fires, then closes the listener. One connection more than `most.all` waits in
+/// the kernel's backlog, one more of an address than `most.of_peer` is closed; one that says nothing or next to nothing, or does not finish its handshake, for
 /// `first_byte` fails.
 pub(super) fn accept(
     listener: TcpListener,
     security: Security,
-    most: usize,
+    most: Most,
     first_byte: Duration,
     closing: CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (accepted, connections) = mpsc::channel(1);
-    let permits = Arc::new(Semaphore::new(most));
+    let permits = Arc::new(Semaphore::new(most.all));
+    let peers = Places::new(most.of_peer);
     tokio::spawn(async move {
         let accept_all = async {
             while let Ok(permit) = permits.clone().acquire_owned().await {
-                let stream = match listener.accept().await {
-                    Ok((stream, _)) => stream,
+                let (stream, peer) = match listener.accept().await {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         time::sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
+                };
+                let Some(of_peer) = peers.take(peer.ip()) else {
+                    tracing::debug!(%peer, most.of_peer, "has its connections already");
+                    continue;
                 };
                 // Scores are small and wanted at once.
                 if let Err(error) = stream.set_nodelay(true) {
@@ -85,7 +101,7 @@ pub(super) fn accept(
                         stream,
                         silence: Some(Box::pin(time::sleep(first_byte))),
                         came: 0,
-                        _permit: permit,
+                        _places: (permit, of_peer),
                     };
                     accepted.send(Ok(connection)).await.ok()
                 });
@@ -179,6 +195,10 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
+    fn most(all: usize) -> Most {
+        Most { all, of_peer: all }
+    }
+
     async fn listener() -> (TcpListener, std::net::SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -201,7 +221,7 @@ mod tests {
     async fn a_silent_connection_fails_and_one_that_spoke_may_be_silent() {
         let (listener, address) = listener().await;
         let silence = Duration::from_millis(100);
-        let mut accepted = accept(listener, open(), 2, silence, CancellationToken::new());
+        let mut accepted = accept(listener, open(), most(2), silence, CancellationToken::new());
         let _silent = TcpStream::connect(address).await.unwrap();
         let mut connection = accepted.next().await.unwrap().unwrap();
         let error = connection.read_u8().await.unwrap_err();
@@ -224,10 +244,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_address_does_not_take_all_places() {
+        let (listener, address) = listener().await;
+        let most = Most { all: 3, of_peer: 2 };
+        let mut accepted = accept(listener, open(), most, PATIENCE, CancellationToken::new());
+        let mut of = async |from: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(from.parse().unwrap()).unwrap();
+            let client = socket.connect(address).await.unwrap();
+            let next = time::timeout(Duration::from_secs(1), accepted.next()).await;
+            (client, next.ok().flatten())
+        };
+        let (_first, one) = of("127.0.0.1:0").await;
+        let (_second, two) = of("127.0.0.1:0").await;
+        assert!(one.is_some() && two.is_some());
+        let (mut third, refused) = of("127.0.0.1:0").await;
+        assert!(refused.is_none());
+        assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0, "it is closed");
+        assert!(of("127.0.0.2:0").await.1.is_some(), "others come in");
+        drop(one);
+        assert!(of("127.0.0.1:0").await.1.is_some(), "a place is free again");
+    }
+
+    #[tokio::test]
     async fn connections_are_counted_and_closing_closes_the_listener() {
         let (listener, address) = listener().await;
         let closing = CancellationToken::new();
-        let mut accepted = accept(listener, open(), 1, PATIENCE, closing.clone());
+        let mut accepted = accept(listener, open(), most(1), PATIENCE, closing.clone());
         let _first = TcpStream::connect(address).await.unwrap();
         let connection = accepted.next().await.unwrap().unwrap();
         let _second = TcpStream::connect(address).await.unwrap(); // in the backlog

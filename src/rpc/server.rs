@@ -64,7 +64,6 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let security = parts.security;
-    security.keep(&shutdown);
     let admin = AdminParts {
         settings: settings.admin.clone(),
         engine: parts.engine.clone(),
@@ -82,6 +81,8 @@ pub async fn serve(
     );
     let ending = CancellationToken::new();
     let _end_on_exit = ending.clone().drop_guard();
+    // Also while running detections end by themselves: a token that is withdrawn then is withdrawn.
+    security.keep(&ending);
     let reporter = HealthReporter::new();
     health::begin(&reporter).await;
     let health_service =
@@ -152,7 +153,10 @@ pub async fn serve(
     let connections = connections::accept(
         listener,
         security,
-        limits::CONNECTIONS_MAX,
+        connections::Most {
+            all: limits::CONNECTIONS_MAX,
+            of_peer: limits::CONNECTIONS_PER_ADDRESS_MAX,
+        },
         limits::FIRST_BYTE_TIMEOUT,
         shutdown.clone(),
     );

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
+    header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
@@ -22,6 +22,7 @@ use super::{exporter::Metrics, server};
 use crate::{
     error::{Kind, Result, ResultExt as _},
     limits,
+    net::Places,
 };
 
 /// What Prometheus calls the format.
@@ -94,16 +95,22 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Answers for ever. One connection more than [`limits::METRICS_CONNECTIONS_MAX`] waits.
+/// Answers for ever. One connection more than [`limits::METRICS_CONNECTIONS_MAX`] waits; one more of the
+/// same address than [`limits::METRICS_CONNECTIONS_PER_ADDRESS_MAX`] is closed.
 pub(super) async fn serve(listener: TcpListener, metrics: Metrics, gate: Arc<dyn Gate>) {
     let places = Arc::new(Semaphore::new(limits::METRICS_CONNECTIONS_MAX));
+    let peers = Places::new(limits::METRICS_CONNECTIONS_PER_ADDRESS_MAX);
     loop {
         // Never closed: an error cannot come.
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         match listener.accept().await {
-            Ok((socket, _)) => {
+            Ok((socket, peer)) => {
+                let Some(of_peer) = peers.take(peer.ip()) else {
+                    tracing::debug!(%peer, "has its connections for metrics already");
+                    continue;
+                };
                 let (metrics, gate) = (metrics.clone(), gate.clone());
                 tokio::spawn(async move {
                     let talk = talk(socket, metrics, gate);
@@ -111,7 +118,7 @@ pub(super) async fn serve(listener: TcpListener, metrics: Metrics, gate: Arc<dyn
                     if let Ok(Err(error)) = talk.await {
                         tracing::debug!("a scrape ended early: {error}");
                     }
-                    drop(place);
+                    drop((place, of_peer));
                 });
             }
             Err(error) => {
@@ -130,7 +137,13 @@ async fn talk(
     let shaken = time::timeout(limits::FIRST_BYTE_TIMEOUT, gate.shake(socket));
     let Guest { stream, certified } = shaken.await??;
     let answer = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(&request, &metrics, &*gate, certified);
+        let mut answer = answer(&request, &metrics, &*gate, certified);
+        // Who has the right to scrape comes again and keeps the connection; a place is nobody else's.
+        if answer.status() != StatusCode::OK || request.uri().path() != "/metrics" {
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         async move { Ok::<_, Infallible>(answer) }
     });
     http1::Builder::new()
