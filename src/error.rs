@@ -67,6 +67,8 @@ pub struct Error {
     message: String,
     /// The request field that was wrong, e.g. `open.profile`.
     field: Option<String>,
+    /// Whether the same request may do better later where its kind says so.
+    for_good: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -89,6 +91,7 @@ impl Error {
             kind,
             message: message.into(),
             field: None,
+            for_good: false,
             source: None,
         }
     }
@@ -120,6 +123,19 @@ impl Error {
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
+    }
+
+    /// Says that the same request will not do better later: what it asks for is too much, or someone has to
+    /// make room first.
+    #[must_use]
+    pub fn for_good(mut self) -> Self {
+        self.for_good = true;
+        self
+    }
+
+    /// Whether trying the same again may help.
+    pub fn may_pass(&self) -> bool {
+        !self.for_good && matches!(self.kind, Kind::ResourceExhausted | Kind::Unavailable)
     }
 
     /// Puts `context: ` before the message; the kind stays.

@@ -19,7 +19,7 @@ STUBS = HERE / "generated"
 
 # These say that asking again would give the same answer. Everything else may pass: a server that
 # drains or died (UNAVAILABLE, or INTERNAL from a balancer that lost it in the middle of a stream),
-# one that is full (RESOURCE_EXHAUSTED).
+# one that is full (RESOURCE_EXHAUSTED, see is_final).
 FINAL = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -145,6 +145,17 @@ def wait_after(tries):
     """Seconds to wait after so many failures in a row: half a second, doubled up to half a minute, and
     less by chance, so that the many clients of a server that is gone do not come together."""
     return min(FIRST_WAIT_S * 2 ** max(tries - 1, 0), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+
+
+def is_final(error):
+    """Whether asking again would give the same answer. A server that is full says with google.rpc.RetryInfo
+    that it may have room later; RESOURCE_EXHAUSTED with details but without it means: too much at once."""
+    if error.code() in FINAL:
+        return True
+    if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return False
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    return details is not None and b"google.rpc.RetryInfo" not in details
 
 
 def why(error):

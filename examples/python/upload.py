@@ -12,7 +12,7 @@ import time
 
 import grpc
 
-from client import FINAL, Servers, arguments, seconds, stubs, wait_after, why
+from client import Servers, arguments, is_final, seconds, stubs, wait_after, why
 
 CHUNK = 1 << 20
 
@@ -99,7 +99,7 @@ def main():
             with channel:
                 summary = once(d, services.DetectionServiceStub(channel), args.video, args, printer)
         except grpc.RpcError as error:
-            if error.code() in FINAL or tries == args.tries:
+            if is_final(error) or tries == args.tries:
                 sys.exit(f"{address}: {why(error)}")
             wait = wait_after(tries)
             print(f"{address}: {why(error)}; again in {wait:.1f} s", file=sys.stderr)

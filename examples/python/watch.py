@@ -13,7 +13,7 @@ import time
 
 import grpc
 
-from client import FINAL, Servers, arguments, clock, seconds, stubs, wait_after, why
+from client import Servers, arguments, clock, is_final, seconds, stubs, wait_after, why
 
 
 class Lost(Exception):
@@ -97,7 +97,7 @@ class Watch:
             except grpc.RpcError as error:
                 if watchdog.fired:
                     raise Lost(f"{address}: silent for {self.args.silence_s:.0f} s") from None
-                if error.code() in FINAL:
+                if is_final(error):
                     sys.exit(f"{address}: {why(error)}")
                 raise Lost(f"{address}: {why(error)}") from None
 

@@ -140,7 +140,8 @@ impl Quota {
         match self.most {
             Some(most) if self.used > most => Err(Error::exhausted(format!(
                 "the upload has more bytes than this token may send (max_upload_bytes = {most})"
-            ))),
+            ))
+            .for_good()),
             _ => Ok(()),
         }
     }

@@ -105,7 +105,8 @@ impl Journal {
             return Err(Error::exhausted(format!(
                 "the report has more than {} bytes: hunt with fewer clips or prompts",
                 limits::JOB_REPORT_MAX_BYTES
-            )));
+            ))
+            .for_good());
         }
         self.put(id, format.ending(), |out| out.write_all(text.as_bytes()))
     }

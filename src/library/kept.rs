@@ -326,7 +326,8 @@ impl KeptWriter {
             return Err(Error::exhausted(format!(
                 "the clip has more than {} samples: cut it into shorter ones",
                 limits::KEPT_SAMPLES_MAX
-            )));
+            ))
+            .for_good());
         }
         if features.data.len() != self.key.numbers() {
             return Err(Error::internal(format!(

@@ -49,6 +49,7 @@ impl Quota {
              or have the operator raise it",
             self.most
         ))
+        .for_good()
     }
 }
 

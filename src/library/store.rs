@@ -223,7 +223,8 @@ impl Library {
             return Err(Error::exhausted(format!(
                 "{} clips are stored, and no more are taken: delete some",
                 limits::LIBRARY_CLIPS_MAX
-            )));
+            ))
+            .for_good());
         }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)

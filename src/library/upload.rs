@@ -93,7 +93,8 @@ impl Upload {
             return Err(Error::exhausted(format!(
                 "the clip has more than admin.clip_max_bytes = {most}: cut it, or have the \
                  operator raise it"
-            )));
+            ))
+            .for_good());
         }
         self.library.make_room(more)?;
         self.reserved.bytes += more;

@@ -134,14 +134,15 @@ impl SampleSetBuilder {
             return Err(Error::exhausted(format!(
                 "these clips give more than {} samples, which hunting takes at most: use fewer or shorter clips",
                 self.most
-            )));
+            )).for_good());
         }
         if (self.samples.len() + 1).saturating_mul(expected) > MAX_NUMBERS {
             return Err(Error::exhausted(format!(
                 "the features of more than {} samples exceed 16 GiB: use fewer or shorter clips, \
                  or fewer prompts",
                 self.samples.len()
-            )));
+            ))
+            .for_good());
         }
         for (prompt, rows) in self.per_prompt.iter_mut().enumerate() {
             rows.extend_from_slice(features.prompt(prompt));

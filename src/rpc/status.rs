@@ -61,11 +61,9 @@ pub fn status(error: &Error, session: &str) -> Status {
         Kind::Internal | Kind::DataLoss => {
             format!("the server failed; its log has the details under session {session}")
         }
-        Kind::ResourceExhausted | Kind::Unavailable => {
-            details.set_retry_info(Some(limits::RETRY_DELAY));
-            error.message().to_owned()
-        }
-        Kind::InvalidArgument
+        Kind::ResourceExhausted
+        | Kind::Unavailable
+        | Kind::InvalidArgument
         | Kind::NotFound
         | Kind::FailedPrecondition
         | Kind::AlreadyExists
@@ -76,6 +74,9 @@ pub fn status(error: &Error, session: &str) -> Status {
         | Kind::Unauthenticated
         | Kind::PermissionDenied => error.message().to_owned(),
     };
+    if error.may_pass() {
+        details.set_retry_info(Some(limits::RETRY_DELAY));
+    }
     if let Some(field) = error.field() {
         details.add_bad_request_violation(field, message.clone());
     }
@@ -143,5 +144,9 @@ mod tests {
         let full = status(&Error::exhausted("16 streams are running"), "s");
         let retry = full.get_error_details().retry_info().cloned().unwrap();
         assert_eq!(retry.retry_delay, Some(limits::RETRY_DELAY));
+        let too_large = Error::exhausted("the clip has more than 10 bytes").for_good();
+        let too_large = status(&too_large, "s");
+        assert_eq!(too_large.code(), Code::ResourceExhausted);
+        assert!(too_large.get_error_details().retry_info().is_none());
     }
 }

@@ -175,7 +175,8 @@ impl<P: Clone> Segmenter<P> {
                 "segment {} holds {SEGMENT_MAX_FRAMES} frames at {} and is not complete: the \
                  source has more frames per second than this service takes",
                 self.number, stamp.pts
-            )));
+            ))
+            .for_good());
         }
         self.frames.push(stamp);
         self.payloads.push(payload);

@@ -294,18 +294,21 @@ impl Inner {
         if of_name >= limits::PROFILE_VERSIONS_MAX {
             return Err(Error::exhausted(format!(
                 "the profile {name} has {of_name} versions, the most that are kept: delete some"
-            )));
+            ))
+            .for_good());
         }
         if all >= limits::PROFILE_VERSIONS_TOTAL_MAX {
             return Err(Error::exhausted(format!(
                 "the store has {all} versions, the most that are kept: delete some"
-            )));
+            ))
+            .for_good());
         }
         if of_name == 0 && self.kept.len() >= limits::PROFILES_MAX {
             return Err(Error::exhausted(format!(
                 "the store has {} profiles, the most that it may: remove some",
                 self.kept.len()
-            )));
+            ))
+            .for_good());
         }
         Ok(())
     }
