@@ -155,6 +155,26 @@ fn an_activation_that_was_interrupted_before_its_copy_is_finished() {
 }
 
 #[test]
+fn a_copy_that_is_gone_before_the_state_says_so_withdraws_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    by_hand(directory.path(), "door", 0);
+    let file = directory.path().join("door.json");
+    let store = open(directory.path());
+    store.put(&profile("door", 1)).unwrap();
+    // A copy that cannot be written: the state goes on to name version 0 as the copy, beside 1 as current.
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    store
+        .activate("door", &version("door", 1), Scope::Current)
+        .unwrap();
+    drop(store);
+    fs::remove_dir(&file).unwrap();
+    let store = open(directory.path());
+    assert_eq!(current(&store, "door"), 1);
+    assert_eq!(old::read(directory.path(), "door"), Ok(version("door", 1)));
+}
+
+#[test]
 fn a_file_that_is_removed_withdraws_its_name_and_the_active_one_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["cam", "door"] {

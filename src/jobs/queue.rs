@@ -184,6 +184,8 @@ impl Shared {
     fn next(&self) -> Option<Arc<Cell>> {
         let mut table = self.table();
         loop {
+            // Before other work, which may take hours, and before the server ends.
+            self.write_ends(&mut table);
             if self.stopping.is_cancelled() {
                 return None;
             }
@@ -196,15 +198,16 @@ impl Shared {
                 woken.unwrap_or_else(PoisonError::into_inner)
             } else {
                 let waited = self.wake.wait_timeout(table, limits::JOB_WRITE_RETRY);
-                let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
-                self.write_ends(&mut table);
-                table
+                waited.unwrap_or_else(PoisonError::into_inner).0
             };
         }
     }
 
     /// Tries again to write down ends that the disk refused.
     fn write_ends(&self, table: &mut Table) {
+        if table.unwritten.is_empty() {
+            return;
+        }
         let unwritten = std::mem::take(&mut table.unwritten);
         for ((_, id), cell) in &table.cells {
             if unwritten.contains(id) && self.journal.write(&cell.record()).is_err() {

@@ -133,7 +133,9 @@ impl Inner {
         for name in names.difference(named) {
             match self.state.name(name) {
                 Some(entry) if entry.current.is_none() => {}
-                Some(entry) if entry.copy.is_none() => todo.copy.push(name.clone()),
+                // Never written, or an activation was interrupted between removing the copy of the
+                // version before and saying so.
+                Some(entry) if entry.copy != entry.current => todo.copy.push(name.clone()),
                 Some(_) if self.state.active() == Some(name) => {
                     tracing::warn!(
                         profile = name,
