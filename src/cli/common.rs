@@ -198,6 +198,13 @@ pub fn check_output(flag: &str, path: &Path) -> Result<()> {
             path.display()
         )));
     }
+    // Renamed over it, the file would take a device's place.
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(Error::invalid(format!(
+            "{flag} {} is there and is no regular file",
+            path.display()
+        )));
+    }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

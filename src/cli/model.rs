@@ -1,16 +1,12 @@
 //! `headhunt model`: synthesize, inspect and time checkpoints.
 
-use std::{
-    io::{IsTerminal, Write},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    cli::model_bench,
+    cli::{model_bench, print},
     error::{Error, Kind, Result, ResultExt},
     head::HeadId,
     limits::SHARD_MAX_BYTES,
@@ -122,12 +118,13 @@ pub fn run(args: Args) -> Result<()> {
             if let Some(bar) = bar {
                 bar.finish_and_clear();
             }
-            say(&format!(
-                "wrote {} ({layout} layout, {}, seed {seed}, random weights) to {}\n",
+            say!(
+                "wrote {} ({layout} layout, {}, seed {seed}, random weights) to {}",
                 preset.as_str(),
                 dtype.as_str(),
                 out.display()
-            ))
+            );
+            Ok(())
         }
         Command::Bench(args) => model_bench::run(*args),
         Command::Inspect {
@@ -147,9 +144,9 @@ pub fn run(args: Args) -> Result<()> {
             if json {
                 let text = serde_json::to_string_pretty(&found)
                     .or_kind(Kind::Internal, || "cannot write JSON".into())?;
-                say(&format!("{text}\n"))?;
+                say!("{text}");
             } else {
-                say(&found.to_string())?;
+                print::out(format_args!("{found}"));
             }
             match found.refused.first() {
                 None => Ok(()),
@@ -171,12 +168,6 @@ fn progress_bar() -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
-}
-
-pub(super) fn say(text: &str) -> Result<()> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .or_kind(Kind::Internal, || "cannot write to standard output".into())
 }
 
 fn head(text: &str) -> Result<HeadId> {

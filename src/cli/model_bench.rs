@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::{
-    cli::{common::ModelArgs, model::say},
+    cli::common::ModelArgs,
     engine::probe::{Clip, HeadProbe, PassTimes},
     error::{Error, Kind, Result, ResultExt},
     head::{HeadId, HeadSelection},
@@ -122,8 +122,8 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     let peak = matmul_peak(model.place())?;
     if !args.json {
-        say(&format!(
-            "{} on {} in {}, {} of {} layers{}\n",
+        say!(
+            "{} on {} in {}, {} of {} layers{}",
             model.info().name,
             model.info().device,
             model.info().dtype,
@@ -133,16 +133,16 @@ pub fn run(args: Args) -> Result<()> {
                 "; a large product runs at {:.0} TFLOP/s",
                 peak / 1e12
             )),
-        ))?;
+        );
     }
     for &batch in &args.batch {
         let measured = measure(&model, &args, batch, peak)?;
         if args.json {
             let text = serde_json::to_string(&measured)
                 .or_kind(Kind::Internal, || "cannot write JSON".into())?;
-            say(&format!("{text}\n"))?;
+            say!("{text}");
         } else {
-            say(&measured.line())?;
+            say!("{}", measured.line());
         }
     }
     Ok(())
@@ -235,7 +235,7 @@ impl Measured {
         });
         format!(
             "batch {}: {:.1} ms a pass (vision {:.1}, language {:.1}), {:.2} segments/s, {:.1} cameras \
-             of {CAMERA_RATE:.0} frames/s, {:.0} TFLOP/s{share}{memory}\n",
+             of {CAMERA_RATE:.0} frames/s, {:.0} TFLOP/s{share}{memory}",
             self.batch,
             1e3 * self.pass_s,
             1e3 * self.vision_s,

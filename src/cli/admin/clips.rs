@@ -138,7 +138,8 @@ impl Clips {
                             stored.already_stored
                         )
                     },
-                )
+                );
+                Ok(())
             }
             Clips::List => list(to).await,
             Clips::Show { id } => {
@@ -160,7 +161,8 @@ impl Clips {
                     .delete_clip(proto::DeleteClipRequest { id: id.clone() })
                     .await
                     .map_err(refused)?;
-                to.print(&json!({"deleted": id}), || format!("deleted {id}"))
+                to.print(&json!({"deleted": id}), || format!("deleted {id}"));
+                Ok(())
             }
         }
     }
@@ -179,7 +181,7 @@ async fn list(to: &Connection) -> Result<()> {
         let page = page.into_inner();
         for clip in &page.clips {
             clips += 1;
-            to.print(&value(clip), || line(clip))?;
+            to.print(&value(clip), || line(clip));
         }
         if page.next_page_token.is_empty() {
             break (page.stored_bytes, page.quota_bytes);
@@ -189,7 +191,7 @@ async fn list(to: &Connection) -> Result<()> {
     if !to.json {
         to.print(&Value::Null, || {
             format!("{clips} clips; {} of {} bytes", bytes.0, bytes.1)
-        })?;
+        });
     }
     Ok(())
 }
@@ -203,7 +205,8 @@ fn print_stored(to: &Connection, clip: Option<proto::Clip>, already: bool) -> Re
     to.print(&json, || {
         let note = if already { " (was there before)" } else { "" };
         format!("{}{note}", line(&clip))
-    })
+    });
+    Ok(())
 }
 
 fn print_clip(to: &Connection, clip: Option<proto::Clip>) -> Result<()> {
@@ -215,7 +218,8 @@ fn print_clip(to: &Connection, clip: Option<proto::Clip>) -> Result<()> {
             .map(|i| format!("{}:{}", i.first_frame, i.end_frame))
             .collect();
         format!("{}\nanomalous  {}", line(&clip), intervals.join(" "))
-    })
+    });
+    Ok(())
 }
 
 fn no_clip() -> Error {

@@ -1,14 +1,12 @@
 //! The way to the server, what its statuses mean here, and what is printed.
 
-use std::io::Write as _;
-
 use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
     cli::remote::{Authorized, Remote},
-    error::{Error, Kind, Result, ResultExt},
+    error::{Error, Kind, Result},
     limits,
     rpc::proto::admin_service_client::AdminServiceClient,
 };
@@ -39,17 +37,11 @@ impl Connection {
     }
 
     /// Prints JSON, or the lines for people.
-    pub fn print(&self, json: &Value, lines: impl FnOnce() -> String) -> Result<()> {
+    pub fn print(&self, json: &Value, lines: impl FnOnce() -> String) {
         let text = if self.json { json.to_string() } else { lines() };
-        let mut out = std::io::stdout().lock();
-        let written = if text.is_empty() {
-            Ok(())
-        } else {
-            writeln!(out, "{}", text.trim_end())
-        };
-        written.or_kind(Kind::Unavailable, || {
-            "cannot write to the standard output".into()
-        })
+        if !text.is_empty() {
+            say!("{}", text.trim_end());
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) async fn begun(to: &Connection, id: &str, wait: bool) -> Result<()> {
         }
         follow(to, id).await
     } else {
-        to.print(&json!({"job_id": id}), || id.to_owned())
+        to.print(&json!({"job_id": id}), || id.to_owned());
+        Ok(())
     }
 }
 
@@ -46,13 +47,16 @@ pub(super) async fn follow(to: &Connection, id: &str) -> Result<()> {
         }
     };
     match ended.state() {
-        JobState::Succeeded => to.print(&told(id, &ended), || result(&ended)),
+        JobState::Succeeded => {
+            to.print(&told(id, &ended), || result(&ended));
+            Ok(())
+        }
         JobState::Cancelled => {
-            to.print(&told(id, &ended), String::new)?;
+            to.print(&told(id, &ended), String::new);
             Err(Error::cancelled(format!("job {id} was cancelled")))
         }
         _ => {
-            to.print(&told(id, &ended), String::new)?;
+            to.print(&told(id, &ended), String::new);
             Err(Error::precondition(format!(
                 "job {id} failed: {}",
                 ended.error
@@ -126,8 +130,7 @@ struct Shown {
 impl Shown {
     fn tell(&mut self, to: &Connection, id: &str, progress: &JobProgress) {
         if to.json {
-            // Standard output has been closed: the job's end will say so.
-            let _ = to.print(&told(id, progress), String::new);
+            to.print(&told(id, progress), String::new);
             return;
         }
         let stage = if progress.stage.is_empty() {

@@ -253,7 +253,8 @@ impl Jobs {
                 to.print(&told(&id, &progress), || match progress.state() {
                     proto::JobState::Running => format!("{id} ends within one segment's pass"),
                     state => format!("{id} {}", state_name(state)),
-                })
+                });
+                Ok(())
             }
             Jobs::Report { id, out } => report(to, id, &out).await,
         }
@@ -292,7 +293,7 @@ async fn list(to: &Connection) -> Result<()> {
                 job.profile,
                 progress.error
             )
-        })?;
+        });
     }
     Ok(())
 }
@@ -332,5 +333,6 @@ async fn report(to: &Connection, id: String, out: &std::path::Path) -> Result<()
     to.print(
         &json!({"job_id": id, "out": out.display().to_string(), "bytes": bytes}),
         || format!("wrote {}", out.display()),
-    )
+    );
+    Ok(())
 }

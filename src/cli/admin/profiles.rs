@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::connection::{Connection, refused, seconds};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result, ResultExt as _},
     rpc::proto,
 };
 
@@ -54,7 +54,7 @@ impl Profiles {
             Profiles::List => {
                 let response = client.list_profiles(proto::ListProfilesRequest {}).await;
                 for profile in response.map_err(refused)?.into_inner().profiles {
-                    to.print(&value(&profile), || line(&profile))?;
+                    to.print(&value(&profile), || line(&profile));
                 }
                 Ok(())
             }
@@ -65,8 +65,12 @@ impl Profiles {
                     .map_err(refused)?
                     .into_inner();
                 // It is JSON already, indented for people.
-                let profile: Value = serde_json::from_str(&response.json).unwrap_or_default();
-                to.print(&profile, || response.json.clone())
+                let profile: Value = serde_json::from_str(&response.json)
+                    .or_kind(Kind::Internal, || {
+                        "the server answered with a profile that is no JSON".into()
+                    })?;
+                to.print(&profile, || response.json.clone());
+                Ok(())
             }
             Profiles::Activate {
                 name,
@@ -94,7 +98,8 @@ impl Profiles {
                 client.delete_profile(request).await.map_err(refused)?;
                 to.print(&json!({"deleted": name, "version": version}), || {
                     format!("deleted {name} {version}")
-                })
+                });
+                Ok(())
             }
         }
     }
@@ -103,7 +108,8 @@ impl Profiles {
 fn print(to: &Connection, profile: Option<proto::Profile>) -> Result<()> {
     let profile =
         profile.ok_or_else(|| Error::internal("the server answered without a profile"))?;
-    to.print(&value(&profile), || line(&profile))
+    to.print(&value(&profile), || line(&profile));
+    Ok(())
 }
 
 fn value(profile: &proto::Profile) -> Value {
