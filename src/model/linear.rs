@@ -327,10 +327,19 @@ impl Gate {
     }
 }
 
+/// Without the addresses of functions that RUST_BACKTRACE adds to candle's errors: they would be most of a log's line.
+pub fn bare(mut e: candle_core::Error) -> candle_core::Error {
+    while let candle_core::Error::WithBacktrace { inner, .. } = e {
+        e = *inner;
+    }
+    e
+}
+
 /// An error of candle while `what` ran: a lack of memory is told from a bug.
 pub fn failed(what: &str) -> impl FnOnce(candle_core::Error) -> Error {
     let what = what.to_owned();
     move |e| {
+        let e = bare(e);
         let text = e.to_string().to_ascii_lowercase();
         if text.contains("out of memory") || text.contains("out_of_memory") {
             return Error::new(

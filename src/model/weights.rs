@@ -27,6 +27,7 @@ pub use values::{RawTensor, StoredDtype};
 use super::{
     config::{Layout, ModelConfig, read_bounded},
     layout::{Naming, StoredSpec, TensorSpec, all_tensors, needed_tensors, stored},
+    linear::bare,
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
@@ -205,8 +206,12 @@ impl Checkpoint {
             Device::Cpu => Tensor::from_vec(to_f32(raw), spec.shape.as_slice(), device),
             _ => Tensor::from_vec(to_bf16(raw), spec.shape.as_slice(), device),
         };
-        tensor.or_kind(Kind::ResourceExhausted, || {
-            format!("cannot put tensor {} on the device", spec.name)
+        tensor.map_err(bare).or_kind(Kind::ResourceExhausted, || {
+            format!(
+                "the device has no room for tensor {}: free what others hold of it (nvidia-smi lists them), load \
+                 fewer layers or a smaller model",
+                spec.name
+            )
         })
     }
 
