@@ -156,6 +156,26 @@ impl Place {
         Ok(Mark::Cpu(Instant::now()))
     }
 
+    /// Gives back what is kept of a GPU's memory without being used, so that what is free is in one piece. Whether
+    /// that was possible; on a CPU there is nothing.
+    #[cfg(feature = "cuda")]
+    pub fn give_back(&self) -> bool {
+        let Device::Cuda(device) = &self.device else {
+            return false;
+        };
+        let given = super::kernels::cuda::give_back(device);
+        if let Err(error) = &given {
+            tracing::warn!(%error, "cannot give back the GPU's memory");
+        }
+        given.is_ok()
+    }
+
+    /// Gives back a GPU's memory; this build has none.
+    #[cfg(not(feature = "cuda"))]
+    pub fn give_back(&self) -> bool {
+        false
+    }
+
     /// Used and total memory of a GPU, bytes, whoever uses it; `None` on the CPU, and where the driver
     /// does not say.
     #[cfg(feature = "cuda")]
@@ -228,7 +248,8 @@ fn automatic() -> Result<Place> {
 fn cuda(number: usize) -> Result<Place> {
     libraries::probe()?;
     let device = super::kernels::cuda::open(number).map_err(|e| {
-        Error::unavailable(format!("cannot open the GPU cuda:{number}")).with_source(e)
+        Error::unavailable(format!("cannot open the GPU cuda:{number}"))
+            .with_source(super::linear::bare(e))
     })?;
     Ok(Place {
         device,

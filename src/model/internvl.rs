@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     engine::probe::{Clip, HeadProbe, PassTimes, ProbeInfo},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     head::{HeadFeatures, HeadId, HeadSelection},
     limits::{LANGUAGE_ROWS_PER_PASS, LANGUAGE_ROWS_PER_PASS_GPU, PROBE_MAX_CLIPS, PROMPTS_MAX},
     telemetry::{
@@ -457,7 +457,13 @@ impl HeadProbe for InternVl {
         prompts: &[String],
         heads: &HeadSelection,
     ) -> Result<(Vec<HeadFeatures>, Option<PassTimes>)> {
-        let (features, times) = self.pool.run(|| self.pass(clips, prompts, heads))?;
+        let once = || self.pool.run(|| self.pass(clips, prompts, heads));
+        let (features, times) = match once() {
+            // Of a GPU's memory what is free may lie in pieces, each too small. Seen on a card that others had filled:
+            // after a batch that found no room, single clips found none either, which had before.
+            Err(e) if e.kind() == Kind::ResourceExhausted && self.place.give_back() => once()?,
+            passed => passed?,
+        };
         Ok((features, Some(times)))
     }
 

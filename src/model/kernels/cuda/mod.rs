@@ -257,6 +257,21 @@ fn keep_memory(number: usize) -> std::result::Result<(), Box<dyn std::error::Err
     Ok(())
 }
 
+/// Gives back to the driver what this process keeps of the GPU's memory without using it. What is free of it may lie
+/// in pieces that are each too small; the driver can put them together.
+pub fn give_back(device: &CudaDevice) -> Result<()> {
+    use candle_core::cuda::cudarc::driver::result::{device, mem_pool};
+    let kernels = Kernels::on(device).ok_or_else(|| Error::msg("the GPU is not open"))?;
+    // Behind the work that still uses it.
+    kernels.stream.synchronize().w()?;
+    // SAFETY: the context of this device was opened before; memory in use stays.
+    unsafe {
+        let ordinal = device::get(int(kernels.number)?).w()?;
+        let pool = device::get_default_mem_pool(ordinal).w()?;
+        mem_pool::trim_to(pool, 0).w()
+    }
+}
+
 pub use attention::attention;
 pub use pointwise::{add_bias, add_scaled, add_scaled_norm, gelu_bias, norm, rotary, silu_mul};
 pub use product::{add_product, product};
