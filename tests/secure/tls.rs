@@ -5,6 +5,7 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 use headhunt::{
     access::Role,
     clock::SystemClock,
+    limits,
     rpc::Security,
     telemetry::{
         exporter,
@@ -18,7 +19,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::TlsConnector;
 use tonic::{Code, transport::Channel};
@@ -158,11 +159,11 @@ async fn get(
     let mut stream = within("TLS", connector.connect(name, socket))
         .await
         .unwrap();
-    let authorization = token.map_or_else(String::new, |token| {
-        format!("Authorization: Bearer {token}\r\n")
+    // Who shows no token is not asked: the exporter keeps connections of scrapers alone.
+    let more = token.map_or_else(String::new, |token| {
+        format!("Authorization: Bearer {token}\r\nConnection: close\r\n")
     });
-    let head =
-        format!("GET {path} HTTP/1.1\r\nHost: x\r\n{authorization}Connection: close\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // The end may come without TLS's own word for it.
@@ -207,6 +208,25 @@ async fn the_exporter_speaks_tls_and_asks_for_the_role_observe() {
         answer.contains(r#"headhunt_credentials_refused_total{reason="expired"}"#),
         "{answer}"
     );
+    let answer = get(address, authority, "/health", None).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    // Whoever holds all the places of an address holds nobody else's.
+    let from = |source: &str| {
+        let source = SocketAddr::new(source.parse().unwrap(), 0);
+        async move {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(source).unwrap();
+            socket.connect(address).await.unwrap()
+        }
+    };
+    let mut silent = Vec::new();
+    for _ in 0..limits::METRICS_CONNECTIONS_PER_ADDRESS_MAX {
+        silent.push(from("127.0.0.2").await);
+    }
+    let mut one_more = from("127.0.0.2").await;
+    let end = within("its end", one_more.read(&mut [0])).await;
+    assert_eq!(end.unwrap_or(0), 0);
     let answer = get(address, authority, "/health", None).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

@@ -280,3 +280,21 @@ async fn a_detection_ends_when_its_token_does() {
     upload(&mut other, &video(&[10; 48])).await.unwrap();
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_taken_away_while_the_server_drains_ends_its_detection() {
+    let site = Site::new();
+    let other = held("other", &[Role::Detect], false);
+    site.write_tokens(&(held("gone", &[Role::Detect], false) + &other));
+    let server = TestServer::start(&site.toml(false, true, false)).await;
+    server.probe.hold();
+    let mut gone = detector(&server.channel().await, "gone");
+    let status = ends(&mut gone, || {
+        server.shutdown.cancel();
+        site.write_tokens(&other);
+    })
+    .await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    server.probe.let_go();
+    server.stop().await;
+}
