@@ -490,9 +490,13 @@ fn link(blob: &Path, there: &Path) -> io::Result<()> {
     let up = folder.strip_prefix(model).map_err(io::Error::other)?;
     let mut target: PathBuf = up.components().map(|_| "..").collect();
     target.push(blob.strip_prefix(model).map_err(io::Error::other)?);
-    // One that points nowhere, or to nothing.
-    let _ = std::fs::remove_file(there);
-    std::os::unix::fs::symlink(target, there)
+    // Renamed over one that points nowhere or elsewhere: a replica that shares the cache may link or read it now, and
+    // has the same process number in its container.
+    let beside = folder.join(format!(".link-{:016x}", rand::random::<u64>()));
+    std::os::unix::fs::symlink(target, &beside)?;
+    std::fs::rename(&beside, there).inspect_err(|_| {
+        let _ = std::fs::remove_file(&beside);
+    })
 }
 
 /// Has a file reach the disk, and its name.
