@@ -45,6 +45,7 @@ pub mod memory;
 pub mod model;
 pub mod net;
 pub mod pipeline;
+mod places;
 pub mod profile;
 pub mod report;
 pub mod rpc;

@@ -10,7 +10,15 @@ use std::{
 };
 
 /// Words that every room may use.
-const SHARED: [&str; 6] = ["clock", "error", "limits", "media", "head", "intervals"];
+const SHARED: [&str; 7] = [
+    "clock",
+    "error",
+    "limits",
+    "media",
+    "head",
+    "intervals",
+    "places",
+];
 
 /// For each room, the other rooms it may use.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
@@ -21,6 +29,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("media", &[]),
         ("head", &[]),
         ("intervals", &[]),
+        ("places", &[]),
         ("memory", &[]),
         ("telemetry", &[]),
         ("config", &["engine", "net", "video"]),

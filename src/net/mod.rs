@@ -3,7 +3,6 @@
 
 mod dial;
 mod failure;
-mod places;
 mod reach;
 mod resolve;
 mod rule;
@@ -25,7 +24,6 @@ pub use stream::Stream;
 pub(crate) use {
     self::url::{Credentials, shown_path, strip},
     failure::broken,
-    places::{Place, Places},
 };
 
 /// Which certificates are believed.

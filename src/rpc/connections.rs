@@ -21,7 +21,8 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::security::Security;
 use crate::{
-    net::{Place, Places, ServerStream},
+    net::ServerStream,
+    places::{Place, Places},
     telemetry::server::handshake_failed,
 };
 

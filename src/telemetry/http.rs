@@ -22,7 +22,7 @@ use super::{exporter::Metrics, server};
 use crate::{
     error::{Kind, Result, ResultExt as _},
     limits,
-    net::Places,
+    places::Places,
 };
 
 /// What Prometheus calls the format.

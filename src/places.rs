@@ -8,13 +8,13 @@ use std::{
 
 /// So many places for each peer. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Places {
+pub struct Places {
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
     most: usize,
 }
 
 /// One of a peer's places, until it is dropped.
-pub(crate) struct Place {
+pub struct Place {
     places: Places,
     peer: IpAddr,
 }
