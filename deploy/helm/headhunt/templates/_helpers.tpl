@@ -30,11 +30,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $own "admin" (dict "dir" "/data/admin") }}
 {{- /* The volume is the hub's, the feedback's and the profiles' too, which must not find it full. */}}
 {{- $number := regexFind "^[0-9]+" .Values.persistence.size }}
-{{- $unit := get (dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "M" 1000000 "G" 1000000000 "T" 1000000000000) (regexReplaceAll "^[0-9]+" .Values.persistence.size "") }}
+{{- $unit := get (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "K" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000) (regexReplaceAll "^[0-9]+" .Values.persistence.size "") }}
 {{- if and .Values.persistence.enabled $number $unit }}
 {{- $_ := set $own.admin "quota_bytes" (div (mul (int64 $number) (int64 $unit)) 2) }}
-{{- else if and .Values.persistence.enabled (not (dig "admin" "quota_bytes" nil .Values.config)) }}
-{{- fail (printf "write persistence.size as a whole number with Mi, Gi, Ti, M, G or T (it is %q), or set config.admin.quota_bytes: clips may take a part of the volume" .Values.persistence.size) }}
 {{- end }}
 {{- if not .Values.profiles.existingConfigMap }}
 {{- $_ := set $own "profiles" (dict "dir" "/data/profiles") }}
