@@ -134,7 +134,8 @@ impl SampleSetBuilder {
             return Err(Error::exhausted(format!(
                 "these clips give more than {} samples, which hunting takes at most: use fewer or shorter clips",
                 self.most
-            )).for_good());
+            ))
+            .for_good());
         }
         if (self.samples.len() + 1).saturating_mul(expected) > MAX_NUMBERS {
             return Err(Error::exhausted(format!(

@@ -54,7 +54,8 @@ pub(super) struct Most {
 }
 
 /// Accepts until `closing` fires, then closes the listener. One connection more than `most.all` waits in
-/// the kernel's backlog, one more of an address than `most.of_peer` is closed; one that says nothing or next to nothing, or does not finish its handshake, for
+/// the kernel's backlog, one more of an address than `most.of_peer` is closed; one that says nothing or next
+/// to nothing, or does not finish its handshake, for
 /// `first_byte` fails.
 pub(super) fn accept(
     listener: TcpListener,

@@ -138,7 +138,7 @@ async fn talk(
     let Guest { stream, certified } = shaken.await??;
     let answer = service_fn(move |request: Request<Incoming>| {
         let mut answer = answer(&request, &metrics, &*gate, certified);
-        // Who has the right to scrape comes again and keeps the connection; a place is nobody else's.
+        // A scraper comes again and keeps its connection; everybody else gives the place back.
         if answer.status() != StatusCode::OK || request.uri().path() != "/metrics" {
             answer
                 .headers_mut()

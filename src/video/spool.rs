@@ -55,7 +55,8 @@ impl Spool {
             return Err(Error::exhausted(format!(
                 "the upload must be stored before it can be decoded and is larger than the limit of {} bytes: send an MP4 with its index first (fast start), a fragmented MP4, MKV or MPEG-TS, or raise spool_max_bytes",
                 self.max_bytes
-            )).for_good());
+            ))
+            .for_good());
         }
         self.file
             .write_all(bytes)
