@@ -1,6 +1,8 @@
 //! The vocabulary of media: time, frames, gaps, and the seam between a source of frames and its
 //! users. Nothing here knows how bytes become frames.
 
+pub(crate) mod spare;
+
 use std::{
     any::Any,
     fmt,
@@ -111,6 +113,13 @@ impl SharedImage {
     /// Whether it has the bytes of its size, and not none.
     pub fn is_whole(&self) -> bool {
         !self.data.is_empty() && self.data.len() == rgb_bytes(self.size())
+    }
+}
+
+/// The memory is for the next picture.
+impl Drop for SharedImage {
+    fn drop(&mut self) {
+        spare::give_back(std::mem::take(&mut self.data));
     }
 }
 

@@ -57,6 +57,13 @@ pub const FINGERPRINT_REQUESTS_MAX: usize = 64;
 /// Prepared segments that may wait between a stream's decode thread and its detection.
 pub const PREPARED_SEGMENTS_MAX: usize = 2;
 
+/// Memory of pictures that nobody holds any more which is kept for the next ones, bytes, over all streams: three clips
+/// and a bit.
+pub const SPARE_PIXELS_MAX_BYTES: usize = 32 << 20;
+
+/// Smaller ones are not kept, bytes: the allocator keeps them by itself.
+pub const SPARE_PIXELS_MIN_BYTES: usize = 64 << 10;
+
 /// Segments that one detection may have in the engine at once: one in the pass, one ready behind
 /// it, and two so that batches can form.
 pub const OUTSTANDING_SEGMENTS_MAX: usize = 4;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::{
     error::{Error, Result},
     limits::{FRAME_MAX_SIDE, RESIZE_TABLES_MAX},
-    media::{RgbImage, RgbRows, rgb_bytes},
+    media::{RgbImage, RgbRows, rgb_bytes, spare::Scratch},
 };
 
 use bicubic::Axis;
@@ -73,16 +73,18 @@ pub fn resize_bicubic_into(rgb: &dyn RgbRows, side: u32, pixels: &mut [u8]) -> R
         (false, false) => {
             let down = axis(height, side);
             if vertical_first(width, height, side) {
-                let mut low = vec![0; side * width * 3];
-                bicubic::vertical(&whole(rgb)?, width, &down, &mut low);
+                let mut low = Scratch::new(side * width * 3);
+                let low = low.get();
+                bicubic::vertical(&whole(rgb)?, width, &down, low);
                 let across = axis(width, side);
                 let mut narrow = bicubic::Horizontal::new(&across, pixels);
-                narrow.push(&low);
+                narrow.push(low);
                 narrow.finish();
             } else {
-                let mut narrow = vec![0; height * side * 3];
-                narrowed(rgb, side, &mut narrow)?;
-                bicubic::vertical(&narrow, side, &down, pixels);
+                let mut narrow = Scratch::new(height * side * 3);
+                let narrow = narrow.get();
+                narrowed(rgb, side, narrow)?;
+                bicubic::vertical(narrow, side, &down, pixels);
             }
         }
     }
@@ -261,7 +263,7 @@ fn axis(from: usize, to: usize) -> Arc<Axis> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::{error::Kind, media::spare};
 
     #[test]
     fn tables_are_bounded_and_reused() {
@@ -325,9 +327,32 @@ mod tests {
                     .collect(),
             };
             let whole = resize_bicubic(&picture, 28).unwrap();
+            // What was there before is of no account.
+            let mut used = vec![0xA5; whole.len()];
+            resize_bicubic_into(&picture, 28, &mut used).unwrap();
+            assert_eq!(used, whole, "{width}x{height}");
             for piece in [1, 5, 16, 17, 40] {
                 let pieces = resize_bicubic(&Pieces(&picture, piece), 28).unwrap();
                 assert_eq!(pieces, whole, "{width}x{height} by {piece}");
+            }
+        }
+    }
+
+    /// Widening, and a tall one: what lies between the passes is memory that was used before.
+    #[test]
+    fn used_memory_between_the_passes_is_of_no_account() {
+        for (width, height, between) in [(320, 240, 448 * 240 * 3), (300, 900, 300 * 448 * 3)] {
+            let picture = RgbImage {
+                width,
+                height,
+                data: (0..width * height * 3)
+                    .map(|i| (i * 37 % 251) as u8)
+                    .collect(),
+            };
+            let first = resize_bicubic(&picture, 448).unwrap();
+            for level in [0, 0xA5] {
+                spare::give_back(std::iter::repeat_n(level, between).collect());
+                assert!(resize_bicubic(&picture, 448).unwrap() == first, "{level}");
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     media::{
         Fetched, Picture, Reduce, Reduced, Reduction, RgbImage, RgbRows as _, SharedImage,
-        rgb_bytes,
+        rgb_bytes, spare,
     },
     model::pixels::resize_bicubic_into,
     segment::mask::Masks,
@@ -99,8 +99,8 @@ impl Reducer {
                 pixels: rgb.into(),
             });
         }
-        let mut pixels: Arc<[u8]> = std::iter::repeat_n(0, how.bytes()).collect();
-        // Nobody else has it yet.
+        let mut pixels = spare::take(how.bytes());
+        // Nobody else has it yet; the resizer fills it.
         let place = Arc::get_mut(&mut pixels).unwrap_or_default();
         let reduced = reduce(picture, how, &self.masks, &self.resize, place)?;
         Ok(Reduced {

@@ -4,7 +4,6 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -22,7 +21,7 @@ use rustix::{
 };
 
 use super::{locked, rights};
-use crate::limits::WORKER_SHARED_BYTES;
+use crate::{limits::WORKER_SHARED_BYTES, media::spare};
 
 /// What goes with it.
 const GIVEN: u8 = b'B';
@@ -68,21 +67,14 @@ impl Board {
 
     /// Takes a picture of so many bytes up. `at` is a multiple of eight.
     pub(super) fn read(&self, bytes: usize, at: u64) -> io::Result<Arc<[u8]>> {
-        // Not cleared before: that takes as long as to copy it.
-        let mut picture = Arc::<[u8]>::new_uninit_slice(bytes);
-        let place = Arc::get_mut(&mut picture).unwrap_or_default();
-        self.copy(at, place, MaybeUninit::new)?;
-        // SAFETY: nobody else holds the picture yet, so `get_mut` gave all of it, and all of it was written.
-        Ok(unsafe { picture.assume_init() })
+        let mut picture = spare::take(bytes);
+        // Nobody else holds it yet.
+        self.read_into(at, Arc::get_mut(&mut picture).unwrap_or_default())?;
+        Ok(picture)
     }
 
-    /// Takes the next bytes of a picture up. `at` is a multiple of eight.
+    /// Takes the next bytes of a picture up, which fill `to`. `at` is a multiple of eight.
     pub(super) fn read_into(&self, at: u64, to: &mut [u8]) -> io::Result<()> {
-        self.copy(at, to, |byte| byte)
-    }
-
-    /// Writes all of `to`.
-    fn copy<T>(&self, at: u64, to: &mut [T], of: impl Fn(u8) -> T) -> io::Result<()> {
         let from = usize::try_from(at)
             .ok()
             .filter(|at| at.is_multiple_of(WORD))
@@ -95,11 +87,11 @@ impl Board {
         let (whole, rest) = to.as_chunks_mut::<WORD>();
         let bytes = |word: &AtomicU64| word.load(Ordering::Relaxed).to_ne_bytes();
         for (to, word) in whole.iter_mut().zip(from) {
-            *to = bytes(word).map(&of);
+            *to = bytes(word);
         }
         if let Some(word) = from.get(whole.len()) {
             for (to, byte) in rest.iter_mut().zip(bytes(word)) {
-                *to = of(byte);
+                *to = byte;
             }
         }
         Ok(())
