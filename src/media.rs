@@ -182,11 +182,10 @@ pub trait Picture: Any + Send + Sync {
         let _ = how;
     }
 
-    /// A picture that lies in another process, in the form in which it is soonest here; `None` where it lies
-    /// here already.
+    /// What another process made of a picture that it alone can read; `None` where it can be read here.
     ///
     /// Fails as [`to_rgb`](Self::to_rgb).
-    fn fetch(&self, how: &Reduction) -> Option<Result<Fetched>> {
+    fn fetch(&self, how: &Reduction) -> Option<Result<Reduced>> {
         let _ = how;
         None
     }
@@ -219,14 +218,6 @@ pub struct Reduced<P = Arc<[u8]>> {
     pub upright: (u32, u32),
     /// For people, where asked for and where it could be made small enough.
     pub jpeg: Option<Arc<[u8]>>,
-}
-
-/// A picture of another process.
-pub enum Fetched {
-    /// Large ones are smaller once reduced.
-    Reduced(Reduced),
-    /// Others are smaller as they are.
-    Whole(Box<dyn Picture>),
 }
 
 /// Reduces a picture that lies here; the pixels go into the slice, which is `side * side * 3` bytes.

@@ -12,9 +12,10 @@ mod site;
 mod video_support;
 
 use std::{
+    collections::VecDeque,
     fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -36,7 +37,7 @@ use headhunt::{
     },
 };
 use tokio_util::sync::CancellationToken;
-use video_support::{Chunks, Clip, Then, drain, folder};
+use video_support::{Chunks, Clip, H264, Then, drain, folder};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headhunt");
 /// Longest wait for what happens at once.
@@ -44,6 +45,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// No process.
 const NONE: [u32; 0] = [];
+
+/// A clip whose pictures are so large that they stay in the decoder's process.
+fn large(frames: u64) -> PathBuf {
+    let clip = Clip::h264("mp4mux").sized(1280, 720);
+    clip.frames(frames).make()
+}
 
 /// Every test here starts children or looks at them, so they go one by one.
 fn alone() -> MutexGuard<'static, ()> {
@@ -160,7 +167,7 @@ fn end_of(source: &mut dyn MediaSource) -> Error {
 #[test]
 fn a_killed_or_crashed_process_is_an_error_of_its_stream_alone() {
     let _alone = alone();
-    let long = Clip::h264("mp4mux").frames(300).make();
+    let long = large(300);
     for (name, told) in [
         ("KILL", "signal 9 (SIGKILL)"),
         ("SEGV", "signal 11 (SIGSEGV)"),
@@ -199,10 +206,171 @@ fn a_killed_or_crashed_process_is_an_error_of_its_stream_alone() {
     }
 }
 
+/// Small ones lie where the server sees them: in the memory of a process, which the next one gets cleared.
+#[test]
+fn small_pictures_outlive_their_process_and_are_of_no_other_stream() {
+    let _alone = alone();
+    for (muxer, width, height) in [
+        ("mp4mux", 320, 240),
+        ("matroskamux", 322, 182),
+        ("mp4mux", 640, 480),
+    ] {
+        let clip = || Clip::h264(muxer).sized(width, height);
+        let path = clip().frames(60).make();
+        let decoded = |limits: &VideoLimits| {
+            let mut source =
+                open(Input::File(path.clone()), limits, CancellationToken::new()).unwrap();
+            let mut frames = Vec::new();
+            while let Some(event) = source.next_event().unwrap() {
+                if let MediaEvent::Frame(frame) = event {
+                    frames.push(frame.picture);
+                }
+            }
+            frames
+        };
+        let here: Vec<RgbImage> = decoded(&VideoLimits::default())
+            .iter()
+            .map(|picture| picture.to_rgb().unwrap())
+            .collect();
+        let there = decoded(&limits());
+        // Another one meanwhile, and one that gets what the first had.
+        let second = decoded(&limits());
+        assert_eq!(mine().len(), 2, "they live as long as their pictures");
+        mine().iter().for_each(|pid| signal("KILL", *pid));
+        for pictures in [&there, &second] {
+            assert!(
+                pictures.iter().all(|picture| picture.as_rows().is_some()),
+                "{width}"
+            );
+            let pictures = pictures.iter().map(|picture| picture.to_rgb().unwrap());
+            assert!(pictures.eq(here.iter().cloned()), "{width} x {height}");
+        }
+        drop(there);
+        let third = decoded(&limits());
+        for (picture, same) in second.iter().chain(&third).zip(here.iter().chain(&here)) {
+            assert!(picture.to_rgb().unwrap() == *same);
+        }
+        drop((second, third));
+        assert_eq!(mine(), NONE);
+    }
+    let path = large(10);
+    let mut source = open(Input::File(path), &limits(), CancellationToken::new()).unwrap();
+    assert!(frame(&mut *source).picture.as_rows().is_none());
+}
+
+/// Decodes a file in both places and compares each picture with itself when 20 more have been decoded, and, where they are to be
+/// the `same`, with that of this process. How many there were, if it can be opened.
+fn looked_at_twice(path: &Path, what: &str, shared: bool, same: bool) -> Option<u64> {
+    let opened = |limits: &VideoLimits| {
+        open(
+            Input::File(path.to_owned()),
+            limits,
+            CancellationToken::new(),
+        )
+        .ok()
+    };
+    let next = |source: &mut dyn MediaSource| loop {
+        match source.next_event() {
+            Ok(Some(MediaEvent::Frame(frame))) => return Some(frame.picture),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    };
+    let (mut here, mut there) = (opened(&VideoLimits::default())?, opened(&limits())?);
+    let (mut held, mut frames, mut ended) = (VecDeque::new(), 0, false);
+    while !ended {
+        let picture = next(&mut *there);
+        ended = picture.is_none();
+        held.extend(picture.map(|picture| {
+            let first = picture.to_rgb().unwrap();
+            (picture, first)
+        }));
+        while held.len() > if ended { 0 } else { 20 } {
+            let (picture, first) = held.pop_front().unwrap();
+            let second = picture.to_rgb().unwrap();
+            assert!(second == first, "{what}: picture {frames} changed");
+            let other = next(&mut *here).expect("it has fewer here");
+            let other = !same || other.to_rgb().unwrap() == first;
+            assert!(other, "{what}: picture {frames} is another here");
+            assert!(
+                !shared || picture.as_rows().is_some(),
+                "{what} was not shared"
+            );
+            frames += 1;
+        }
+    }
+    assert!(next(&mut *here).is_none(), "{what} has more here");
+    Some(frames)
+}
+
+/// No decoder draws in what somebody still looks at, nor in what it has given. Of whole files pictures are those of this
+/// process; what the decoder of a damaged one leaves out shows what was there before.
+#[test]
+fn pictures_of_every_codec_stay_as_they_were_while_more_are_decoded() {
+    const FIELDS: &str = "x264enc interlaced=true key-int-max=12 ! h264parse";
+    const DEEP: &str =
+        "x264enc speed-preset=veryfast b-adapt=false bframes=4 b-pyramid=true ref=8 ! h264parse";
+    let _alone = alone();
+    let mut damaged = 0;
+    for (what, encoder, muxer, shared) in [
+        ("H.264", H264, "mp4mux", true),
+        ("many references", DEEP, "matroskamux", true),
+        ("fields", FIELDS, "mpegtsmux", true),
+        (
+            "H.265",
+            "x265enc speed-preset=ultrafast key-int-max=12 ! h265parse",
+            "mp4mux",
+            true,
+        ),
+        (
+            "MPEG-4",
+            "avenc_mpeg4 bitrate=1500000 gop-size=12 max-bframes=2",
+            "avimux",
+            true,
+        ),
+        ("JPEG", "jpegenc quality=90", "avimux", false),
+        (
+            "VP8",
+            "vp8enc deadline=1 cpu-used=8 keyframe-max-dist=12",
+            "webmmux",
+            false,
+        ),
+        (
+            "VP9",
+            "vp9enc deadline=1 cpu-used=8 keyframe-max-dist=12",
+            "webmmux",
+            false,
+        ),
+    ] {
+        let element = encoder.split_whitespace().next().unwrap();
+        if gstreamer::init().is_ok() && gstreamer::ElementFactory::find(element).is_none() {
+            assert_eq!(element, "x265enc", "{element} is missing");
+            continue;
+        }
+        let mut clip = Clip::new(encoder, muxer).sized(176, 144).frames(150);
+        if what == "fields" {
+            clip.caps = ",interlace-mode=interleaved";
+        }
+        let whole = clip.make();
+        let mut broken = fs::read(&whole).unwrap();
+        let length = broken.len();
+        for at in (length / 4..length * 3 / 4).step_by(length / 40) {
+            broken[at] ^= 0x55;
+        }
+        let broken_path = folder().join(format!("broken-{what}"));
+        fs::write(&broken_path, broken).unwrap();
+        assert_eq!(looked_at_twice(&whole, what, shared, true), Some(150));
+        let left = looked_at_twice(&broken_path, what, shared, false);
+        damaged += u64::from(left.is_some_and(|frames| frames < 150));
+    }
+    assert!(damaged > 0, "nothing was damaged");
+    assert_eq!(mine(), NONE);
+}
+
 #[test]
 fn a_process_that_hangs_is_stopped() {
     let _alone = alone();
-    let path = Clip::h264("mp4mux").frames(300).make();
+    let path = large(300);
     let limits = VideoLimits {
         stall_timeout: Duration::from_millis(300),
         ..limits()
@@ -275,7 +443,7 @@ fn a_service_manager_that_asks_every_process_to_end_ends_no_decoder() {
 #[test]
 fn nobody_waits_for_a_picture_of_a_stream_that_was_cancelled() {
     let _alone = alone();
-    let path = Clip::h264("mp4mux").frames(300).make();
+    let path = large(300);
     let cancel = CancellationToken::new();
     let mut source = open(Input::File(path), &limits(), cancel.clone()).unwrap();
     let kept = frame(&mut *source);
@@ -476,7 +644,7 @@ fn a_fork_server_that_is_killed_costs_no_stream() {
 #[test]
 fn pictures_of_a_segment_that_died_are_a_gap_and_the_source_says_what_follows() {
     let _alone = alone();
-    let path = Clip::h264("mp4mux").frames(300).make();
+    let path = large(300);
     let limits = limits();
     let options = PrepareOptions {
         rule: SegmentRule::Frames(48),

@@ -15,9 +15,6 @@ pub const WORKER_FRAMES_AHEAD_BYTES: usize = 16 << 20;
 /// Frames decoded, and pictures made, within so long of the first of them are told together.
 pub const WORKER_GATHER_TIME: Duration = Duration::from_millis(5);
 
-/// How often frames are looked for meanwhile: the decoder's queue holds what it decodes of small pictures by then.
-pub const WORKER_GATHER_STEP: Duration = Duration::from_millis(1);
-
 /// Bytes of messages that wait for that at most, and one message.
 pub const WORKER_GATHER_MAX_BYTES: usize = 16 << 10;
 
@@ -25,15 +22,30 @@ pub const WORKER_GATHER_MAX_BYTES: usize = 16 << 10;
 /// Each has 602 kB of shared memory.
 pub const WORKER_PICTURES_AHEAD: usize = 4;
 
-/// The same for small pictures, which go as they are: as many as have [`WORKER_PICTURES_AHEAD_BYTES`] together.
-pub const WORKER_PICTURES_AHEAD_MAX: usize = 16;
+/// Memory in which a decoder process puts them for its server, bytes: [`WORKER_PICTURES_AHEAD`] of up to
+/// 1024 × 1024 pixels. Larger ones go another way.
+pub const WORKER_REDUCED_BYTES: u64 = WORKER_PICTURES_AHEAD as u64 * (3 << 20);
 
-/// See [`WORKER_PICTURES_AHEAD_MAX`]; as decoded.
-pub const WORKER_PICTURES_AHEAD_BYTES: usize = 2 << 20;
+/// Largest picture that is decoded into memory which the server sees, bytes as decoded. Larger ones are reduced in the
+/// decoder process: what crosses is smaller then.
+pub const WORKER_PICTURE_MAX_BYTES: usize = 1 << 20;
 
-/// Memory that a decoder process shares with its server, bytes: [`WORKER_PICTURES_AHEAD`] pictures of up to
-/// 1024 × 1024 pixels, or [`WORKER_PICTURES_AHEAD_MAX`] of the model's. Larger ones go another way.
-pub const WORKER_SHARED_BYTES: u64 = WORKER_PICTURES_AHEAD as u64 * (3 << 20);
+/// That memory, bytes: a segment of 640 × 480, what is decoded ahead of it and what the decoder refers to take 50 MB. It
+/// is used as far as it is needed; pictures for which there is no room are reduced in the process.
+pub const WORKER_PICTURES_BYTES: u64 = 128 << 20;
+
+/// Its pages come so many bytes at a time.
+pub const WORKER_PICTURES_STEP_BYTES: usize = 1 << 20;
+
+/// Memory that a decoder process shares with its server, bytes.
+pub const WORKER_SHARED_BYTES: u64 = WORKER_REDUCED_BYTES + WORKER_PICTURES_BYTES;
+
+/// Shared memory of decoder processes that have ended which is kept for the next ones, each of at most
+/// [`WORKER_SPARE_BYTES`].
+pub const WORKER_SPARE_BOARDS: usize = 8;
+
+/// See [`WORKER_SPARE_BOARDS`]: what a stream of 320 × 240 pixels uses, bytes.
+pub const WORKER_SPARE_BYTES: u64 = 16 << 20;
 
 /// Events of one frame at most: a gap before it, what was opened, itself, and the end.
 pub const WORKER_EVENTS_PER_FRAME: u32 = 4;
@@ -107,7 +119,7 @@ pub const WORKER_CPU_RENEWAL: Duration = Duration::from_secs(10);
 /// Files that a decoder process may have open.
 pub const WORKER_FILES: u64 = 256;
 
-/// Largest file that a decoder process may write where its spool is smaller, bytes: shared pictures count.
+/// Largest file that a decoder process may write where its spool is smaller, bytes.
 pub const WORKER_FILE_BYTES: u64 = 64 << 20;
 
 /// Address space of a decoder process by default, bytes. A frame of 8K takes 50 MB, and a decoder keeps

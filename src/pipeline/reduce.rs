@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::{
     error::{Error, Result},
     media::{
-        Fetched, Picture, Reduce, Reduced, Reduction, RgbImage, RgbRows as _, SharedImage,
-        rgb_bytes, spare,
+        Picture, Reduce, Reduced, Reduction, RgbImage, RgbRows as _, SharedImage, rgb_bytes, spare,
     },
     model::pixels::resize_bicubic_into,
     segment::mask::Masks,
@@ -71,12 +70,11 @@ impl Reducer {
     pub fn of(&self, picture: &dyn Picture, shown: bool) -> Result<Reduced<SharedImage>> {
         let how = if shown { &self.shown } else { &self.plain };
         let reduced = match picture.fetch(how).transpose()? {
-            Some(Fetched::Reduced(reduced)) => Reduced {
+            Some(reduced) => Reduced {
                 pixels: SharedImage::square(how.side, reduced.pixels),
                 upright: reduced.upright,
                 jpeg: reduced.jpeg,
             },
-            Some(Fetched::Whole(picture)) => self.here(&*picture, how)?,
             None => self.here(picture, how)?,
         };
         if !reduced.pixels.is_whole() {

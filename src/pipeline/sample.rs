@@ -42,14 +42,6 @@ impl Sample {
         }
     }
 
-    /// As decoded, as far as it still is.
-    pub fn raw_bytes(&self) -> usize {
-        match self {
-            Sample::Raw(picture) => picture.size_bytes(),
-            Sample::Reduced(_) | Sample::Lost(_) => 0,
-        }
-    }
-
     /// Says that [`prepare`](Self::prepare) will be asked for the same soon.
     pub fn ahead(&self, reducer: &Reducer, snapshot: bool) {
         if let Sample::Raw(picture) = self {

@@ -17,6 +17,8 @@ use super::{
     VideoLimits,
     graph::{Fault, Graph, Source, running_time},
     ledger::Loss,
+    level::Level,
+    memory::PictureMemory,
     picture::{Formats, GstPicture, PictureFormat},
     pump::{Fed, POLL, Pump},
     reservoir::Reservoir,
@@ -49,6 +51,8 @@ pub(crate) struct Decoder {
     formats: Formats,
     /// Pictures that may wait, as the sink was last told; 0: it was not yet.
     room: u32,
+    /// Where pictures are taken together.
+    level: Option<Arc<Level>>,
     /// How long the container says that the media lasts.
     declared: Option<Duration>,
     /// Events that belong together; at most three.
@@ -64,14 +68,16 @@ enum End {
 }
 
 impl Decoder {
-    /// Starts decoding.
+    /// Starts decoding, into this memory where the decoder can.
     pub(crate) fn start(
         feed: Feed,
         limits: &VideoLimits,
         cancel: CancellationToken,
+        memory: Option<&PictureMemory>,
     ) -> Result<Self> {
         let container = feed.container;
-        let start = |source: Source<'_>| Graph::start(source, container, feed.fragmented, limits);
+        let start =
+            |source: Source<'_>| Graph::start(source, container, feed.fragmented, limits, memory);
         let (graph, spool, pump) = match feed.origin {
             Origin::File(path) => (start(Source::Path(&path))?, None, None),
             Origin::Spooled(spool) => (start(Source::Path(&spool.path()))?, Some(spool), None),
@@ -104,6 +110,7 @@ impl Decoder {
             timeline: Timeline::default(),
             formats: Formats::default(),
             room: 0,
+            level: None,
             declared: None,
             ready: VecDeque::new(),
             end: None,
@@ -119,17 +126,42 @@ impl Decoder {
         }
     }
 
+    /// For a consumer that takes pictures together, see [`wait_for_many`](Self::wait_for_many).
+    pub(crate) fn together(self) -> Self {
+        Decoder {
+            level: Some(Level::of(&self.graph.sink)),
+            ..self
+        }
+    }
+
+    /// Waits until most of the pictures that may wait do, or the last one, so long at most.
+    pub(crate) fn wait_for_many(&self, most: Duration) {
+        if let Some(level) = &self.level {
+            // The decoder is to go on meanwhile.
+            level.wait_for(self.room / 4 * 3, most);
+        }
+    }
+
+    fn pull(&self, wait: Duration) -> Option<gst::Sample> {
+        let wait = gst::ClockTime::from_nseconds(wait.as_nanos() as u64);
+        let sample = self.graph.sink.try_pull_sample(wait);
+        if let Some(level) = &self.level {
+            level.pulled(sample.is_some());
+        }
+        sample
+    }
+
     /// The next event, if it is at hand or a frame is decoded within `wait`. None says nothing of an end.
     ///
     /// Fails as [`next_event`](MediaSource::next_event).
     pub(crate) fn within(&mut self, wait: Duration) -> Result<Option<MediaEvent>> {
-        if self.ready.is_empty() && self.end.is_none() {
-            let wait = gst::ClockTime::from_nseconds(wait.as_nanos() as u64);
-            if let Some(sample) = self.graph.sink.try_pull_sample(wait) {
-                self.accept(&sample).inspect_err(|e| {
-                    self.end = Some(End::Failed(e.to_string()));
-                })?;
-            }
+        if self.ready.is_empty()
+            && self.end.is_none()
+            && let Some(sample) = self.pull(wait)
+        {
+            self.accept(&sample).inspect_err(|e| {
+                self.end = Some(End::Failed(e.to_string()));
+            })?;
         }
         Ok(self.ready.pop_front())
     }
@@ -149,11 +181,7 @@ impl Decoder {
             }
             // Asked before pulling: frames decoded before the fault are still in the queue.
             let faulty = self.graph.shared.state().fault.is_some();
-            let pulled = self
-                .graph
-                .sink
-                .try_pull_sample(gst::ClockTime::from_nseconds(wait.as_nanos() as u64));
-            if let Some(sample) = pulled {
+            if let Some(sample) = self.pull(wait) {
                 self.accept(&sample)?;
                 continue;
             }

@@ -19,6 +19,7 @@ use super::{
     codec::{self, Codec},
     keys::KeyGate,
     ledger::Ledger,
+    memory::PictureMemory,
     orient::Orientation,
     reservoir::Reservoir,
     sniff::Container,
@@ -41,6 +42,20 @@ pub(super) const COMMON: &[&str] = &[
     "h264parse",
     "avdec_h264",
 ];
+
+/// Makes what most pipelines are made of, and drops it. None of it runs, so no thread is started.
+pub(super) fn rehearse() {
+    let pipeline = gst::Pipeline::new();
+    let _bus = pipeline.bus();
+    for name in COMMON {
+        if let Ok(element) = gst::ElementFactory::make(name).build() {
+            let _ = pipeline.add(&element);
+        }
+    }
+    if let Ok(sink) = make_sink(None) {
+        let _ = pipeline.add(&sink);
+    }
+}
 
 /// Why a pipeline stopped.
 pub(crate) enum Fault {
@@ -148,13 +163,14 @@ impl Graph {
         container: Container,
         fragmented: bool,
         limits: &VideoLimits,
+        memory: Option<&PictureMemory>,
     ) -> Result<Self> {
         let pipeline = gst::Pipeline::new();
         let shared = Arc::new(Shared::default());
         let (demuxer, package) = container.demuxer();
         let demuxer = codec::make(demuxer, package)?;
         let (input, src) = make_source(source)?;
-        let sink = make_sink()?;
+        let sink = make_sink(memory)?;
         pipeline
             .add_many([&input, &demuxer, sink.upcast_ref()])
             .and_then(|()| input.link(&demuxer))
@@ -211,6 +227,7 @@ impl Graph {
         encoded: &str,
         keys: &Arc<KeyGate>,
         limits: &VideoLimits,
+        memory: Option<&PictureMemory>,
     ) -> Result<Self> {
         let pipeline = gst::Pipeline::new();
         let shared = Arc::new(Shared::default());
@@ -221,7 +238,7 @@ impl Graph {
             src.set_is_live(true);
             src.set_caps(Some(rtp));
         }
-        let sink = make_sink()?;
+        let sink = make_sink(memory)?;
         pipeline
             .add_many([&input, &depayloader, sink.upcast_ref()])
             .and_then(|()| input.link(&depayloader))
@@ -330,7 +347,8 @@ fn make_source(source: Source<'_>) -> Result<(gst::Element, Option<gst_app::AppS
     }
 }
 
-fn make_sink() -> Result<gst_app::AppSink> {
+/// `memory` is what a decoder is to draw in, if it does not insist on its own.
+fn make_sink(memory: Option<&PictureMemory>) -> Result<gst_app::AppSink> {
     let sink = codec::make("appsink", "gstreamer1.0-plugins-base")?
         .downcast::<gst_app::AppSink>()
         .map_err(|_| Error::internal("appsink is not an AppSink"))?;
@@ -343,12 +361,16 @@ fn make_sink() -> Result<gst_app::AppSink> {
     sink.set_property("qos", false);
     sink.set_property("enable-last-sample", false);
     if let Some(pad) = sink.static_pad("sink") {
+        let memory = memory.cloned();
         // Rows may be padded: spares the decoder a copy of every picture.
-        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, info| {
             if let Some(query) = info.query_mut()
                 && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()
             {
                 allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
+                if let Some(memory) = &memory {
+                    memory.offer(allocation);
+                }
                 return gst::PadProbeReturn::Handled;
             }
             gst::PadProbeReturn::Ok

@@ -28,7 +28,9 @@ pub mod encode;
 mod graph;
 mod keys;
 mod ledger;
+mod level;
 pub mod live;
+mod memory;
 mod mender;
 mod orient;
 mod picture;
@@ -144,7 +146,9 @@ pub fn open(
         Input::File(path) => upload::Feed::from_file(&path)?,
         Input::Upload(chunks) => upload::Feed::from_chunks(chunks, limits, &cancel)?,
     };
-    Ok(Box::new(decode::Decoder::start(feed, limits, cancel)?))
+    Ok(Box::new(decode::Decoder::start(
+        feed, limits, cancel, None,
+    )?))
 }
 
 /// Counts the frames that decoding `path` yields. Pictures are not converted.
@@ -182,17 +186,11 @@ fn open_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Starts GStreamer and loads the libraries that most streams need, so that a process which is forked has them. What is
-/// not installed is told by whoever needs it.
+/// Starts GStreamer, loads the libraries that most streams need and makes each of their elements once, so that a process
+/// which is forked has the libraries and the elements' classes. What is not installed is told by whoever needs it.
 fn preload() -> Result<()> {
-    use gstreamer::prelude::PluginFeatureExtManual as _;
     init()?;
-    for factory in graph::COMMON
-        .iter()
-        .filter_map(|name| gstreamer::ElementFactory::find(name))
-    {
-        let _ = factory.load();
-    }
+    graph::rehearse();
     Ok(())
 }
 

@@ -10,8 +10,9 @@ use super::{
     VideoLimits,
     convert::{self, Component, Matrix, Range},
     graph::Shared,
+    memory,
     orient::Orientation,
-    planes::Planes,
+    planes::{Plane, Planes},
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
@@ -219,33 +220,39 @@ impl GstPicture {
         })
     }
 
-    /// Its planes, where it has such and is upright as it is stored.
-    pub(crate) fn planes(&self) -> Option<Planes> {
+    /// Where it lies for another process and how, if it does, is upright as it is stored, and has planes that are read
+    /// there.
+    pub(crate) fn laid(&self) -> Option<(u64, Planes)> {
+        let at = memory::place(&self.buffer)?;
         let format = &*self.format;
-        let upright = format.orientation == Orientation::default();
-        let eight = matches!(
-            format.info.format(),
-            VideoFormat::I420 | VideoFormat::Yv12 | VideoFormat::Nv12 | VideoFormat::Nv21
-        );
+        let order = match format.info.format() {
+            VideoFormat::I420 => [0, 1, 2],
+            VideoFormat::Yv12 => [0, 2, 1],
+            _ => return None,
+        };
+        let meta = self.buffer.meta::<gst_video::VideoMeta>();
+        let (offsets, strides) = match &meta {
+            Some(meta) => (meta.offset(), meta.stride()),
+            None => (format.info.offset(), format.info.stride()),
+        };
+        let plane = |i: usize| {
+            Some(Plane {
+                at: *offsets.get(i)?,
+                stride: usize::try_from(*strides.get(i)?).ok()?,
+            })
+        };
+        let [y, cb, cr] = order.map(plane);
         let (width, height) = format.stored_size();
-        (upright && eight).then_some(Planes {
+        let planes = Planes {
             width,
             height,
             matrix: format.matrix,
             range: format.range,
-        })
-    }
-
-    /// Lays its [`planes`](Self::planes) down.
-    ///
-    /// Fails with `Internal` where it is smaller than its caps say, or `on` than its planes.
-    pub(crate) fn lay_planes(&self, planes: &Planes, on: &mut [u8]) -> Result<()> {
-        self.with_components(|_, parts| {
-            if !Planes::fit(&parts) {
-                return Err(Error::internal("a decoded picture has an unknown layout"));
-            }
-            planes.lay(parts, on)
-        })
+            planes: [y?, cb?, cr?],
+        };
+        let upright = format.orientation == Orientation::default();
+        let whole = planes.bytes()? <= self.buffer.size();
+        (upright && whole && at.is_multiple_of(8)).then_some((at, planes))
     }
 
     /// Calls `with` with its three components, or three times its one.

@@ -9,6 +9,7 @@ use std::{
 
 use headhunt::{
     error::{Error, Kind},
+    limits::{WORKER_REDUCED_BYTES, WORKER_SHARED_BYTES},
     media::{MediaSource, Reduction},
     video::{Input, VideoLimits, open, worker::Workers},
 };
@@ -71,6 +72,59 @@ fn frame(index: u64, pts: i64) -> String {
     format!(
         r#"{{"Frame":{{"picture":{index},"stamp":{{"index":{index},"pts":{pts},"duration":{{"secs":0,"nanos":40000000}}}},"size_bytes":4608}}}}"#
     )
+}
+
+/// A frame whose picture of 64 × 48 pixels lies at a place, with rows of so many bytes; as the one before without those.
+fn laid(index: u64, at: u64, stride: Option<u64>) -> String {
+    let planes = stride.map_or_else(
+        || "null".to_owned(),
+        |stride| {
+            format!(
+                r#"{{"width":64,"height":48,"matrix":"Bt601","range":"Limited","planes":[{{"at":0,"stride":{stride}}},{{"at":3072,"stride":32}},{{"at":3840,"stride":32}}]}}"#
+            )
+        },
+    );
+    let frame = frame(index, 0);
+    let without = frame.strip_suffix("}}").unwrap();
+    format!(r#"{without},"laid":{{"at":{at},"planes":{planes}}}}}}}"#)
+}
+
+#[test]
+fn a_picture_lies_where_there_is_room_for_it() {
+    let _alone = alone();
+    let (first, end) = (WORKER_REDUCED_BYTES, WORKER_SHARED_BYTES);
+    let bytes = 64 * 48 * 3 / 2;
+    let lost = "where there is no room";
+    for (at, stride, expected) in [
+        // Then it has to go on.
+        (first, Some(64), "hung"),
+        (end - bytes, Some(64), "hung"),
+        (first, None, lost),
+        (0, Some(64), lost),
+        (first - 8, Some(64), lost),
+        (first + 4, Some(64), lost),
+        (end - bytes + 8, Some(64), lost),
+        (end, Some(64), lost),
+        (u64::MAX - 7, Some(64), lost),
+        (first, Some(32), lost),
+        (first, Some(0), lost),
+        (first, Some(68), lost),
+        (first, Some(1 << 15), lost),
+        (first, Some(u64::MAX - 7), lost),
+    ] {
+        let all = [STARTED, OPENED, &laid(0, at, stride)].map(|header| message(header, ""));
+        let text = of(&(all.concat() + "sleep 60\n")).to_string();
+        assert!(text.contains(expected), "{at}, {stride:?}: {text}");
+    }
+    // How it lies is as for the one before; where it lies is not.
+    let two = [
+        STARTED,
+        OPENED,
+        &laid(0, first, Some(64)),
+        &laid(1, end, None),
+    ];
+    let script = two.map(|header| message(header, "")).concat() + "sleep 60\n";
+    assert!(of(&script).to_string().contains(lost));
 }
 
 #[test]

@@ -9,10 +9,7 @@ use super::{OpenSource, PrepareOptions, Prepared, PreparedSegment, Received, Res
 use crate::{
     engine::probe::Clip,
     error::{Error, Kind, Result},
-    limits::{
-        RAW_PICTURES_MAX_BYTES, WORKER_PICTURES_AHEAD, WORKER_PICTURES_AHEAD_BYTES,
-        WORKER_PICTURES_AHEAD_MAX,
-    },
+    limits::{RAW_PICTURES_MAX_BYTES, WORKER_PICTURES_AHEAD},
     media::{Frame, Gap, GapReason, MediaEvent, SharedImage, SourceState},
     pipeline::{reduce::Reducer, sample::Sample, snapshot::Snapshot},
     segment::{SampledSegment, Segmenter, motion::MotionGate},
@@ -266,16 +263,11 @@ impl Preparer {
         let mut frames: Vec<SharedImage> = Vec::with_capacity(segment.samples.len());
         let mut snapshot = None;
         let mut last = None;
-        let first = segment.samples.first();
-        let together = first.map_or(0, |sample| {
-            let fit = WORKER_PICTURES_AHEAD_BYTES / sample.raw_bytes().max(1);
-            fit.clamp(WORKER_PICTURES_AHEAD, WORKER_PICTURES_AHEAD_MAX)
-        });
         let mut ahead = segment.samples.iter().zip(&segment.sample_offsets);
         let ask = |(sample, offset): (&Sample, &usize)| {
             sample.ahead(&self.reducer, middle == Some(*offset));
         };
-        ahead.by_ref().take(together).for_each(ask);
+        ahead.by_ref().take(WORKER_PICTURES_AHEAD).for_each(ask);
         for (sample, offset) in segment.samples.iter().zip(&segment.sample_offsets) {
             if last == Some(*offset) {
                 frames.extend(frames.last().cloned());

@@ -20,6 +20,7 @@ use crate::{
         graph::{Fault, Graph},
         keys::KeyGate,
         ledger::Loss,
+        memory::PictureMemory,
         picture::{Formats, GstPicture},
     },
 };
@@ -43,14 +44,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn start(track: &Track, limits: &VideoLimits) -> Result<Self> {
+    /// Starts it, with pictures in this memory where the decoder can.
+    pub(crate) fn start(
+        track: &Track,
+        limits: &VideoLimits,
+        memory: Option<&PictureMemory>,
+    ) -> Result<Self> {
         let (depayloader, encoding, encoded) = match track.codec {
             Codec::H264 => ("rtph264depay", "H264", "video/x-h264"),
             Codec::H265 => ("rtph265depay", "H265", "video/x-h265"),
             Codec::Mjpeg => ("rtpjpegdepay", "JPEG", "image/jpeg"),
         };
         let keys = Arc::new(KeyGate::new());
-        let graph = Graph::start_rtp(&caps(track, encoding), depayloader, encoded, &keys, limits)?;
+        let rtp = caps(track, encoding);
+        let graph = Graph::start_rtp(&rtp, depayloader, encoded, &keys, limits, memory)?;
         let look = Arc::new(Notify::new());
         let (picture, end) = (Arc::clone(&look), Arc::clone(&look));
         graph.sink.set_callbacks(

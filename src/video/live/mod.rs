@@ -324,7 +324,7 @@ impl LiveSource {
                             limits,
                             self.cancel.clone(),
                         )),
-                        None => Box::new(Connection::start(&track, limits)?),
+                        None => Box::new(Connection::start(&track, limits, None)?),
                     });
                     self.progress = self.options.clock.now();
                     tracing::debug!(codec = codec_name(track.codec), "connected to the camera");

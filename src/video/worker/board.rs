@@ -1,5 +1,6 @@
-//! Memory that a decoder process shares with its server, for pictures: a file without a name that both map. The
-//! process draws in it; the server reads words of it, each as if another thread might be writing it, so what a
+//! Memory that a decoder process shares with its server, for pictures: a file without a name that both map. At its
+//! beginning are places for reduced pictures, which the server gives out, and then room for pictures as they are
+//! decoded, which the process gives out. The process draws in it; the server reads words of it, each as if another thread might be writing it, so what a
 //! process does to it meanwhile changes pixels and nothing else.
 
 use std::{
@@ -16,18 +17,32 @@ use std::{
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::{
-    fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create},
+    fs::{
+        FallocateFlags, MemfdFlags, SealFlags, SeekFrom, fallocate, fcntl_add_seals, fstat,
+        ftruncate, memfd_create, seek,
+    },
+    io::{Errno, pwrite},
     process::{Resource, getrlimit},
 };
 
 use super::{locked, rights};
-use crate::{limits::WORKER_SHARED_BYTES, media::spare};
+use crate::{
+    limits::{WORKER_REDUCED_BYTES, WORKER_SHARED_BYTES, WORKER_SPARE_BOARDS, WORKER_SPARE_BYTES},
+    media::spare,
+};
 
 /// What goes with it.
 const GIVEN: u8 = b'B';
 
 /// Bytes that are read at a time.
 const WORD: usize = size_of::<AtomicU64>();
+
+/// Zeros, to write.
+static NOTHING: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Boards of processes that have ended. For the kernel to find a page and to clear it takes four times as long as to clear
+/// one that is there, and a short clip in a small picture has 10 MB of them.
+static SPARE: Mutex<Vec<Board>> = Mutex::new(Vec::new());
 
 /// The shared memory, for the server.
 #[derive(Debug)]
@@ -38,7 +53,55 @@ pub(super) struct Board {
 }
 
 impl Board {
+    /// One with nothing on it.
     pub(super) fn new() -> io::Result<Self> {
+        let spare = locked(&SPARE).pop();
+        if let Some(board) = spare
+            && board.clear().is_ok()
+        {
+            return Ok(board);
+        }
+        Board::fresh()
+    }
+
+    /// Keeps it for another process. Its own must have ended.
+    pub(super) fn keep(self) {
+        let mut spare = locked(&SPARE);
+        if self.map.is_some() && spare.len() < WORKER_SPARE_BOARDS {
+            spare.push(self);
+        }
+    }
+
+    /// What was written anywhere is gone, and of the memory no more is kept than a small stream needs.
+    fn clear(&self) -> io::Result<()> {
+        let all = self.map.as_ref().map_or(0, |map| map.len() as u64);
+        let (mut at, mut kept) = (0, 0);
+        while at < all {
+            let start = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                // From here on nothing was written.
+                Err(Errno::NXIO) => break,
+                Err(e) => return Err(e.into()),
+            };
+            let end = seek(&self.file, SeekFrom::Hole(start))?;
+            let keep = end.min(start.saturating_add(WORKER_SPARE_BYTES - kept));
+            at = start;
+            while at < keep {
+                let most =
+                    usize::try_from(keep - at).map_or(NOTHING.len(), |n| n.min(NOTHING.len()));
+                at += pwrite(&self.file, NOTHING.get(..most).unwrap_or_default(), at)? as u64;
+            }
+            kept += keep - start;
+            if keep < end {
+                let whole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(&self.file, whole, keep, all - keep)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn fresh() -> io::Result<Self> {
         let file = memfd_create(
             "headhunt-pictures",
             MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
@@ -63,6 +126,13 @@ impl Board {
     /// Gives it to whoever listens at the other end, ahead of all messages.
     pub(super) fn give(&self, to: &UnixStream) -> io::Result<()> {
         rights::send(to, GIVEN, &[self.file.as_fd()])
+    }
+
+    /// Whether there is so much room for decoded pictures.
+    pub(super) fn has_room(&self, at: u64, bytes: usize) -> bool {
+        let end = at.checked_add(bytes as u64);
+        let all = self.map.as_ref().map_or(0, |map| map.len() as u64);
+        at >= WORKER_REDUCED_BYTES && end.is_some_and(|end| end <= all)
     }
 
     /// Takes a picture of so many bytes up. `at` is a multiple of eight.
@@ -107,20 +177,28 @@ impl Board {
     }
 }
 
-/// The same for the process, which draws.
+/// The same for the process, which draws: the places for reduced pictures.
 #[derive(Debug)]
 pub(super) struct Canvas(Option<Mutex<MmapMut>>);
 
 impl Canvas {
-    /// Takes what [`Board::give`] gave.
-    pub(super) fn take(from: &UnixStream) -> io::Result<Self> {
+    /// Takes what [`Board::give`] gave. And the room for pictures as they are decoded, which begins where these end.
+    pub(super) fn take(from: &UnixStream) -> io::Result<(Self, Option<MmapRaw>)> {
         let [file] = rights::expect(from, GIVEN)?;
-        if fstat(&file)?.st_size == 0 {
-            return Ok(Canvas(None));
-        }
+        let all = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        let Some(pictures) = all.checked_sub(WORKER_REDUCED_BYTES) else {
+            return Ok((Canvas(None), None));
+        };
+        let length = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);
+        let mut reduced = MmapOptions::new();
+        reduced.len(length(WORKER_REDUCED_BYTES)?);
         // SAFETY: nobody else writes there, and the file keeps its length: the server sealed it.
-        let map = unsafe { MmapMut::map_mut(&file) }?;
-        Ok(Canvas(Some(Mutex::new(map))))
+        let map = unsafe { reduced.map_mut(&file) }?;
+        let pictures = MmapOptions::new()
+            .offset(WORKER_REDUCED_BYTES)
+            .len(length(pictures)?)
+            .map_raw(&file)?;
+        Ok((Canvas(Some(Mutex::new(map))), Some(pictures)))
     }
 
     /// Has a picture of so many bytes drawn at this place; `None` where there is no such place.
@@ -139,13 +217,14 @@ impl Canvas {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WORKER_PICTURES_BYTES;
 
     #[test]
     fn what_one_end_lays_down_the_other_takes_up() {
         let (a, b) = UnixStream::pair().unwrap();
-        let ours = Board::new().unwrap();
+        let ours = Board::fresh().unwrap();
         ours.give(&a).unwrap();
-        let theirs = Canvas::take(&b).unwrap();
+        let (theirs, pictures) = Canvas::take(&b).unwrap();
         let draw = |at, picture: &[u8]| {
             theirs.draw(at, picture.len(), |place| place.copy_from_slice(picture))
         };
@@ -157,11 +236,67 @@ mod tests {
         assert_eq!(&piece, b"\0\0\0a pict");
         assert!(ours.read(4, 3).is_err());
         assert!(ours.read(9, WORKER_SHARED_BYTES - 8).is_err());
-        assert!(draw(WORKER_SHARED_BYTES, b"x").is_none(), "it grew");
+        let pictures = pictures.unwrap();
+        assert_eq!(pictures.len() as u64, WORKER_PICTURES_BYTES);
+        // SAFETY: it is that long, and nobody else has it.
+        unsafe {
+            pictures
+                .as_mut_ptr()
+                .add(8)
+                .copy_from(b"decoded".as_ptr(), 7)
+        };
+        assert_eq!(
+            &*ours.read(7, WORKER_REDUCED_BYTES + 8).unwrap(),
+            b"decoded"
+        );
+        for (at, bytes, has) in [
+            (WORKER_REDUCED_BYTES, 8, true),
+            (WORKER_REDUCED_BYTES - 8, 8, false),
+            (WORKER_SHARED_BYTES - 8, 8, true),
+            (WORKER_SHARED_BYTES - 8, 9, false),
+            (u64::MAX, 9, false),
+        ] {
+            assert_eq!(ours.has_room(at, bytes), has, "{at}, {bytes}");
+        }
+        assert!(
+            draw(WORKER_REDUCED_BYTES, b"x").is_none(),
+            "it is not for these"
+        );
         assert!(draw(u64::MAX, b"x").is_none());
         assert!(ours.read(1, WORKER_SHARED_BYTES).is_err());
+        // What was left on it is not there for the next one.
+        ours.clear().unwrap();
+        for at in [0, WORKER_REDUCED_BYTES] {
+            assert_eq!(&*ours.read(24, at).unwrap(), [0; 24]);
+        }
         // Whoever sends something else is not believed.
         io::Write::write_all(&mut &a, b"x").unwrap();
         assert!(Canvas::take(&b).is_err());
+    }
+
+    #[test]
+    fn a_board_that_was_used_is_cleared_wherever_it_was_and_keeps_little() {
+        let board = Board::fresh().unwrap();
+        let blocks = || fstat(&board.file).unwrap().st_blocks as u64 * 512;
+        board.clear().unwrap();
+        assert_eq!(blocks(), 0);
+        // Two pieces with a hole between them, and one too many at the end.
+        let half = WORKER_SPARE_BYTES / 2;
+        let pieces = [
+            (4096, half),
+            (WORKER_REDUCED_BYTES + half, half),
+            (WORKER_SHARED_BYTES - half, half),
+        ];
+        for (at, bytes) in pieces {
+            let used = vec![0xA5; bytes as usize];
+            assert_eq!(pwrite(&board.file, &used, at).unwrap(), used.len());
+        }
+        assert!(blocks() > WORKER_SPARE_BYTES);
+        board.clear().unwrap();
+        assert_eq!(blocks(), WORKER_SPARE_BYTES);
+        for (at, bytes) in pieces {
+            let read = board.read(bytes as usize, at).unwrap();
+            assert!(read.iter().all(|byte| *byte == 0), "at {at}");
+        }
     }
 }

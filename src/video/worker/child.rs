@@ -5,6 +5,7 @@ mod fork;
 mod give;
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt,
     io::{BufReader, Write as _},
@@ -18,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memmap2::MmapRaw;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     net::sockopt::socket_peercred,
@@ -30,17 +32,20 @@ use super::{
     confine, locked,
     reach::{self, Readable},
     source::STANDARD_INPUT,
-    wire::{self, Begin, Checked, Fault, FromWorker, Job, ToWorker},
+    wire::{self, Begin, Checked, Fault, FromWorker, Job, Laid, ToWorker},
     words,
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::{
         SPOOL_MAX_BYTES, WORKER_ALIVE_PERIOD, WORKER_CPU_RENEWAL, WORKER_HEADER_MAX_BYTES,
-        WORKER_MEMORY_BYTES,
+        WORKER_MEMORY_BYTES, WORKER_REDUCED_BYTES,
     },
     media::{Picture, Reduce},
-    video::{VideoLimits, live::Connection, upload::Feed},
+    video::{
+        VideoLimits, live::Connection, memory::PictureMemory, picture::GstPicture, planes::Planes,
+        upload::Feed,
+    },
 };
 
 pub use fork::{Turn, serve_forks};
@@ -51,6 +56,8 @@ pub struct Stream {
     begin: Begin,
     reader: BufReader<UnixStream>,
     shared: Arc<Shared>,
+    /// Where pictures are decoded, if there is such memory.
+    pictures: Option<MmapRaw>,
     /// As in [`Ground`].
     confined: bool,
 }
@@ -85,7 +92,7 @@ pub fn take(ground: Ground) -> Result<Stream> {
     let _ = rustix::thread::set_name(c"headhunt-decode");
     let socket = control()?;
     let cannot = || "a decoder process is started by a server, not by hand".to_owned();
-    let canvas = Canvas::take(&socket).or_kind(Kind::FailedPrecondition, cannot)?;
+    let (canvas, pictures) = Canvas::take(&socket).or_kind(Kind::FailedPrecondition, cannot)?;
     let mut reader = BufReader::new(
         socket
             .try_clone()
@@ -98,6 +105,7 @@ pub fn take(ground: Ground) -> Result<Stream> {
     let shared = Arc::new(Shared {
         socket: Mutex::new(socket),
         canvas,
+        planes: Mutex::default(),
         renewed: Mutex::new(Instant::now()),
         spoke: Mutex::new(Instant::now()),
         pictures: Mutex::default(),
@@ -128,6 +136,7 @@ pub fn take(ground: Ground) -> Result<Stream> {
         begin,
         reader,
         shared,
+        pictures,
         confined,
     })
 }
@@ -139,12 +148,14 @@ impl Stream {
             begin,
             reader,
             shared,
+            pictures,
             confined,
         } = self;
         let result = catch_unwind(AssertUnwindSafe(|| {
             end_with_server(&shared)?;
             confine(&begin, confined)?;
-            work(begin, reader, &shared, reduce)
+            let memory = PictureMemory::new(pictures, WORKER_REDUCED_BYTES);
+            work(begin, reader, &shared, &memory, reduce)
         }));
         let result =
             result.unwrap_or_else(|_| Err(Error::internal("the decoder process panicked")));
@@ -204,6 +215,8 @@ struct Shared {
     socket: Mutex<UnixStream>,
     /// Where reduced pictures go.
     canvas: Canvas,
+    /// How the last picture lies that was decoded into the shared memory.
+    planes: Mutex<Option<Planes>>,
     /// When its CPU time was given anew.
     renewed: Mutex<Instant>,
     /// When the server last heard of it.
@@ -265,6 +278,19 @@ impl Shared {
         if locked(&self.spoke).elapsed() >= WORKER_ALIVE_PERIOD {
             self.send(&FromWorker::Alive, &[]);
         }
+    }
+
+    /// Where the server sees a picture that was decoded there.
+    fn laid(&self, picture: &dyn Picture) -> Option<Laid> {
+        let picture = (picture as &dyn Any).downcast_ref::<GstPicture>()?;
+        let (at, planes) = picture.laid()?;
+        let mut last = locked(&self.planes);
+        let news = *last != Some(planes);
+        *last = Some(planes);
+        Some(Laid {
+            at,
+            planes: news.then_some(planes),
+        })
     }
 
     fn keep(&self, picture: Arc<dyn Picture>) -> u64 {
@@ -350,13 +376,14 @@ fn work(
     begin: Begin,
     reader: BufReader<UnixStream>,
     shared: &Arc<Shared>,
+    memory: &PictureMemory,
     reduce: Reduce,
 ) -> Result<()> {
     let limits = VideoLimits::from(begin.limits);
     if let Job::Packets(track) = &begin.job {
         confine::forbid_writing()?;
         *locked(&shared.camera) = Some(Camera {
-            connection: Connection::start(track, &limits)?,
+            connection: Connection::start(track, &limits, Some(memory))?,
             given: 0,
         });
     }
@@ -377,11 +404,14 @@ fn work(
             shared.send(&FromWorker::Checked(checked), &[]);
             Ok(())
         }
-        Job::File => give::media(Feed::from_file(Path::new(STANDARD_INPUT))?, &limits, shared),
+        Job::File => {
+            let feed = Feed::from_file(Path::new(STANDARD_INPUT))?;
+            give::media(feed, &limits, shared, memory)
+        }
         Job::Upload => {
             let chunks = Box::new(give::PipeChunks(Arc::clone(shared)));
             let feed = Feed::from_chunks(chunks, &limits, &CancellationToken::new())?;
-            give::media(feed, &limits, shared)
+            give::media(feed, &limits, shared, memory)
         }
         Job::Packets(_) => give::packets(shared),
     }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Workers,
-    picture::RemotePicture,
+    picture::{Layout, RemotePicture},
     process::{self, Process},
     wire::{self, FromWorker, Job, PacketHead, ToWorker},
     words,
@@ -30,6 +30,7 @@ pub(crate) struct RemoteConnection {
     fault: Option<String>,
     /// It listens: before that messages would fill the socket.
     started: bool,
+    layout: Layout,
     codec: Codec,
     look: Arc<Notify>,
     /// Messages that are not written yet.
@@ -67,6 +68,7 @@ impl RemoteConnection {
             process,
             fault,
             started: false,
+            layout: Layout::default(),
             codec: track.codec,
             pending: Vec::new(),
             given: 0,
@@ -147,13 +149,20 @@ impl Decoding for RemoteConnection {
                 }
                 FromWorker::Started if !self.started => self.started = true,
                 FromWorker::Decoded(head) => {
+                    let laid = match self.layout.of(head.laid, process) {
+                        Ok(laid) => laid,
+                        Err(how) => {
+                            let error = process.broke_protocol(how);
+                            return Ok(Pulled::Ended(Some(error.to_string())));
+                        }
+                    };
                     self.pictures += 1;
                     self.pulled += 1;
                     if self.pulled * 2 >= WORKER_FRAMES_AHEAD {
                         let pulled = std::mem::take(&mut self.pulled);
                         process.send(&ToWorker::More(pulled), &[]);
                     }
-                    let picture = RemotePicture::new(process, head.picture, head.size_bytes);
+                    let picture = RemotePicture::new(process, head.picture, head.size_bytes, laid);
                     return Ok(Pulled::Picture(Decoded {
                         pts: head.pts,
                         picture: Arc::new(picture),

@@ -152,6 +152,8 @@ impl Forker {
             .args(["decode-worker", "--fork-server"])
             .env_clear()
             .envs(workers.environment.iter().cloned())
+            // What is looked up here its processes need not look up again, each of them.
+            .env("LD_BIND_NOW", "1")
             .stdin(Stdio::null())
             .stdout(theirs)
             .stderr(printed)

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::limits::{
     WORKER_ANSWER_MAX_BYTES, WORKER_EVENTS_PER_FRAME, WORKER_FRAMES_AHEAD_MAX, WORKER_IDLE_TALK,
-    WORKER_PICTURES_AHEAD_MAX, WORKER_SHARED_BYTES,
+    WORKER_PICTURES_AHEAD, WORKER_REDUCED_BYTES,
 };
 
 /// Events that may lie in the inbox; the process is held to it by the frames it may give ahead.
@@ -41,7 +41,7 @@ pub(super) struct Held {
     pub(super) answers: HashMap<u64, (Answer, Vec<u8>)>,
     next_ticket: u64,
     /// Whether each place of the shared memory is in use, by the ticket that uses it.
-    pub(super) places: [Option<u64>; WORKER_PICTURES_AHEAD_MAX],
+    pub(super) places: [Option<u64>; WORKER_PICTURES_AHEAD],
     pub(super) heard: Instant,
     /// Nothing more will come; why, where that is known already.
     pub(super) closed: Option<Option<String>>,
@@ -60,7 +60,7 @@ impl Held {
     pub(super) fn free_place(&self, bytes: usize) -> Option<usize> {
         let free = self.places.iter().position(Option::is_none)?;
         let end = (free as u64 + 1).checked_mul(place_bytes(bytes))?;
-        (end <= WORKER_SHARED_BYTES).then_some(free)
+        (end <= WORKER_REDUCED_BYTES).then_some(free)
     }
 
     /// Gives a ticket that place.

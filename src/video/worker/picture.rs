@@ -1,34 +1,69 @@
-//! A picture in a decoder process.
+//! A picture in a decoder process: in the memory that it shares, where it was decoded, or in its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     inbox::Ticket,
     process::Process,
-    wire::{Answer, Fault},
+    wire::{Answer, Fault, Laid},
 };
 use crate::{
     error::{Error, Kind, Result},
-    limits::FRAME_MAX_SIDE,
-    media::{Fetched, Picture, Reduced, Reduction, RgbImage, RgbRows, rgb_bytes},
+    limits::WORKER_PICTURE_MAX_BYTES,
+    media::{Picture, Reduced, Reduction, RgbImage, RgbRows, rgb_bytes},
     video::planes::Planes,
 };
+
+/// How the pictures of a process lie in the shared memory: it says so where that changes.
+#[derive(Default)]
+pub(super) struct Layout(Option<Planes>);
+
+impl Layout {
+    /// Where and how a picture lies, as the process says.
+    ///
+    /// Fails where no picture can lie there.
+    pub(super) fn of(
+        &mut self,
+        laid: Option<Laid>,
+        process: &Process,
+    ) -> std::result::Result<Option<(u64, Planes)>, &'static str> {
+        let Some(laid) = laid else {
+            return Ok(None);
+        };
+        let lost = "it laid a picture where there is no room for it";
+        let planes = laid.planes.or(self.0).ok_or(lost)?;
+        let bytes = planes.bytes().filter(|n| *n <= WORKER_PICTURE_MAX_BYTES);
+        if !laid.at.is_multiple_of(8) || !process.has_room(laid.at, bytes.ok_or(lost)?) {
+            return Err(lost);
+        }
+        self.0 = Some(planes);
+        Ok(Some((laid.at, planes)))
+    }
+}
 
 /// A picture that a decoder process holds until this is dropped.
 pub(super) struct RemotePicture {
     process: Arc<Process>,
     id: u64,
     size_bytes: usize,
+    /// Where it lies in the shared memory, if it does.
+    laid: Option<(u64, Planes)>,
     /// What was asked for ahead.
     asked: Mutex<Option<(Reduction, Ticket)>>,
 }
 
 impl RemotePicture {
-    pub(super) fn new(process: &Arc<Process>, id: u64, size_bytes: usize) -> Self {
+    pub(super) fn new(
+        process: &Arc<Process>,
+        id: u64,
+        size_bytes: usize,
+        laid: Option<(u64, Planes)>,
+    ) -> Self {
         RemotePicture {
             process: Arc::clone(process),
             id,
             size_bytes,
+            laid,
             asked: Mutex::new(None),
         }
     }
@@ -39,11 +74,10 @@ impl RemotePicture {
     }
 
     /// What came of a question, and whether its place may be used again.
-    fn made(&self, how: &Reduction, ticket: Ticket, came: (Answer, Vec<u8>)) -> Result<Fetched> {
+    fn made(&self, how: &Reduction, ticket: Ticket, came: (Answer, Vec<u8>)) -> Result<Reduced> {
         let (answer, body) = came;
         let fetched = match answer {
             Answer::NoPicture(fault) => Err(none(fault)),
-            Answer::Planes(planes) => return self.whole(how, ticket, planes),
             Answer::Rgb { .. } => Err(self.strange()),
             Answer::Reduced { pixels, .. } if pixels != how.bytes() => Err(self.strange()),
             Answer::Reduced { upright, laid, .. } => {
@@ -62,7 +96,7 @@ impl RemotePicture {
         place: Option<u64>,
         body: &[u8],
         upright: (u32, u32),
-    ) -> Result<Fetched> {
+    ) -> Result<Reduced> {
         let (pixels, jpeg) = match place {
             Some(place) => (self.process.pixels(place, how.bytes())?, body),
             None => {
@@ -75,31 +109,11 @@ impl RemotePicture {
         if jpeg.len() > how.snapshot.map_or(0, |rules| rules.max_bytes) {
             return Err(self.strange());
         }
-        Ok(Fetched::Reduced(Reduced {
+        Ok(Reduced {
             pixels,
             upright,
             jpeg: (!jpeg.is_empty()).then(|| jpeg.into()),
-        }))
-    }
-
-    /// A picture that was laid down as it was decoded.
-    fn whole(&self, how: &Reduction, ticket: Ticket, planes: Planes) -> Result<Fetched> {
-        let laid = LaidPicture {
-            process: Arc::clone(&self.process),
-            ticket,
-            planes,
-        };
-        let Planes { width, height, .. } = planes;
-        let sides = 1..=FRAME_MAX_SIDE;
-        let fits = planes.bytes().is_some_and(|bytes| bytes <= how.bytes());
-        if !fits
-            || !sides.contains(&width)
-            || !sides.contains(&height)
-            || laid.ticket.place.is_none()
-        {
-            return Err(self.strange());
-        }
-        Ok(Fetched::Whole(Box::new(laid)))
+        })
     }
 
     fn asked(&self) -> Option<(Reduction, Ticket)> {
@@ -123,6 +137,16 @@ fn none(fault: Fault) -> Error {
 
 impl Picture for RemotePicture {
     fn to_rgb(&self) -> Result<RgbImage> {
+        if self.laid.is_some() {
+            let (width, height) = self.size();
+            let mut data = Vec::with_capacity(rgb_bytes((width, height)));
+            self.rows(&mut |rows| data.extend_from_slice(rows))?;
+            return Ok(RgbImage {
+                width,
+                height,
+                data,
+            });
+        }
         let ticket = self.process.ask_rgb(self.id);
         let answer = self.process.answer(&ticket);
         self.process.done(&ticket, answer.is_ok());
@@ -139,11 +163,18 @@ impl Picture for RemotePicture {
         }
     }
 
+    fn as_rows(&self) -> Option<&dyn RgbRows> {
+        self.laid.is_some().then_some(self)
+    }
+
     fn size_bytes(&self) -> usize {
         self.size_bytes
     }
 
     fn will_reduce(&self, how: &Reduction) {
+        if self.laid.is_some() {
+            return;
+        }
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.is_none() {
             let ticket = self.process.ask_reduced(self.id, how, true);
@@ -151,7 +182,11 @@ impl Picture for RemotePicture {
         }
     }
 
-    fn fetch(&self, how: &Reduction) -> Option<Result<Fetched>> {
+    fn fetch(&self, how: &Reduction) -> Option<Result<Reduced>> {
+        // It can be read as if it lay here.
+        if self.laid.is_some() {
+            return None;
+        }
         let ticket = match self.asked() {
             Some((asked, ticket)) if asked == *how => Some(ticket),
             Some((_, ticket)) => {
@@ -173,58 +208,27 @@ impl Picture for RemotePicture {
     }
 }
 
+/// Of a picture in the shared memory.
+impl RgbRows for RemotePicture {
+    fn size(&self) -> (u32, u32) {
+        self.laid
+            .map_or((0, 0), |(_, planes)| (planes.width, planes.height))
+    }
+
+    fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let Some((first, planes)) = self.laid else {
+            return Err(Error::internal("a picture that lies elsewhere has no rows"));
+        };
+        let read = |at: usize, to: &mut [u8]| self.process.piece(first + at as u64, to);
+        planes.rows(read, give)
+    }
+}
+
 impl Drop for RemotePicture {
     fn drop(&mut self) {
         if let Some((_, ticket)) = self.asked() {
             self.process.done(&ticket, false);
         }
         self.process.release(self.id);
-    }
-}
-
-/// A picture that lies in the memory which a process shares, until this is dropped.
-struct LaidPicture {
-    process: Arc<Process>,
-    ticket: Ticket,
-    planes: Planes,
-}
-
-impl Picture for LaidPicture {
-    fn to_rgb(&self) -> Result<RgbImage> {
-        let (width, height) = self.size();
-        let mut data = Vec::with_capacity(rgb_bytes((width, height)));
-        self.rows(&mut |rows| data.extend_from_slice(rows))?;
-        Ok(RgbImage {
-            width,
-            height,
-            data,
-        })
-    }
-
-    fn as_rows(&self) -> Option<&dyn RgbRows> {
-        Some(self)
-    }
-
-    fn size_bytes(&self) -> usize {
-        self.planes.bytes().unwrap_or(0)
-    }
-}
-
-impl RgbRows for LaidPicture {
-    fn size(&self) -> (u32, u32) {
-        (self.planes.width, self.planes.height)
-    }
-
-    fn rows(&self, give: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let place = self.ticket.place.unwrap_or(u64::MAX);
-        let read =
-            |at: usize, to: &mut [u8]| self.process.piece(place.saturating_add(at as u64), to);
-        self.planes.rows(read, give)
-    }
-}
-
-impl Drop for LaidPicture {
-    fn drop(&mut self) {
-        self.process.done(&self.ticket, true);
     }
 }

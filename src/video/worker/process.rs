@@ -46,8 +46,8 @@ pub(super) struct Process {
     running: Mutex<Running>,
     writer: Mutex<UnixStream>,
     inbox: Arc<Inbox>,
-    /// Where reduced pictures come.
-    board: Board,
+    /// Where pictures come; there until this is dropped.
+    board: Option<Board>,
     /// Pictures that nobody holds any more; told with the next message.
     released: Mutex<Vec<u64>>,
     /// Asked ahead and not written yet; each has a place, so they are few.
@@ -99,7 +99,7 @@ impl Process {
             running: Mutex::new(running),
             writer: Mutex::new(ours),
             inbox: Arc::clone(&inbox),
-            board,
+            board: Some(board),
             released: Mutex::default(),
             questions: Mutex::default(),
             patience: limits.stall_timeout + WORKER_GRACE,
@@ -306,12 +306,22 @@ impl Process {
 
     /// The pixels at a ticket's place.
     pub(super) fn pixels(&self, place: u64, bytes: usize) -> Result<Arc<[u8]>> {
-        self.laid(self.board.read(bytes, place))
+        self.laid(self.board()?.read(bytes, place))
     }
 
-    /// A piece of them.
+    /// Whether a decoded picture of so many bytes can lie there.
+    pub(super) fn has_room(&self, at: u64, bytes: usize) -> bool {
+        self.board().is_ok_and(|board| board.has_room(at, bytes))
+    }
+
+    /// A piece of what lies in the shared memory.
     pub(super) fn piece(&self, at: u64, to: &mut [u8]) -> Result<()> {
-        self.laid(self.board.read_into(at, to))
+        self.laid(self.board()?.read_into(at, to))
+    }
+
+    fn board(&self) -> Result<&Board> {
+        let gone = || Error::internal("the memory of a decoder process is gone");
+        self.board.as_ref().ok_or_else(gone)
     }
 
     fn laid<T>(&self, read: io::Result<T>) -> Result<T> {
@@ -334,16 +344,17 @@ impl Process {
         locked(&self.released).push(picture);
     }
 
-    /// Ends the process at once; what it held is gone.
-    pub(super) fn end(&self) {
+    /// Ends the process at once; what it held is gone. Whether it is known to have ended.
+    pub(super) fn end(&self) -> bool {
         self.mourned.store(true, Ordering::Relaxed);
         self.inbox.close(Some(
             "the decoder process was ended with its stream".to_owned(),
         ));
-        locked(&self.running).end();
+        let ended = locked(&self.running).end();
         if let Some(said) = self.words.take() {
             tracing::debug!("a decoder process printed: {said}");
         }
+        ended
     }
 
     /// What it did is not what a decoder does.
@@ -378,7 +389,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end();
+        // Where it may still draw, nobody else must.
+        if self.end()
+            && let Some(board) = self.board.take()
+        {
+            board.keep();
+        }
     }
 }
 

@@ -28,17 +28,17 @@ pub(super) enum Ended {
 }
 
 impl Running {
-    /// Kills it and waits for its end.
-    pub(super) fn end(&mut self) {
+    /// Kills it and waits for its end; whether it is known to have ended.
+    pub(super) fn end(&mut self) -> bool {
         // It may have ended by itself.
         match self {
             Running::Started(child) => {
                 let _ = child.kill();
-                let _ = child.wait();
+                child.wait().is_ok()
             }
             Running::Forked(forked) => {
                 forked.kill();
-                let _ = forked.wait(None);
+                matches!(forked.wait(None), Ok(Some(_)))
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Workers, locked,
-    picture::RemotePicture,
+    picture::{Layout, RemotePicture},
     process::Process,
     wire::{FromWorker, Job, ToWorker},
     words,
@@ -47,6 +47,7 @@ pub(crate) struct RemoteSource {
     /// What the user calls it, where it is a file.
     path: Option<String>,
     window: Window,
+    layout: Layout,
     /// Gaps since the last frame.
     gaps: u32,
     /// The last frame.
@@ -138,6 +139,7 @@ impl RemoteSource {
             cancel,
             path,
             window: Window::default(),
+            layout: Layout::default(),
             gaps: 0,
             last: None,
             opened: false,
@@ -208,14 +210,17 @@ impl RemoteSource {
                 picture,
                 stamp,
                 size_bytes,
+                laid,
             } if self.follows(stamp) => {
+                let laid = self.layout.of(laid, &self.process);
+                let laid = laid.map_err(|how| self.process.broke_protocol(how))?;
                 self.last = Some(stamp);
                 self.gaps = 0;
                 let more = self.window.frame(size_bytes);
                 if more > 0 {
                     self.process.send(&ToWorker::More(more), &[]);
                 }
-                let picture = RemotePicture::new(&self.process, picture, size_bytes);
+                let picture = RemotePicture::new(&self.process, picture, size_bytes, laid);
                 Ok(Some(MediaEvent::Frame(Frame {
                     stamp,
                     picture: Arc::new(picture),

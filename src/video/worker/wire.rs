@@ -129,6 +129,7 @@ pub(super) enum FromWorker {
         picture: u64,
         stamp: FrameStamp,
         size_bytes: usize,
+        laid: Option<Laid>,
     },
     Gap(Gap),
     /// The orderly end of the media.
@@ -189,9 +190,16 @@ pub(super) enum Answer {
         width: u32,
         height: u32,
     },
-    /// The picture as it was decoded, laid down in the shared memory.
-    Planes(Planes),
     NoPicture(Fault),
+}
+
+/// Where a picture lies that was decoded into the shared memory.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Laid {
+    /// Its first byte, bytes.
+    pub at: u64,
+    /// How, where it is not as the one before.
+    pub planes: Option<Planes>,
 }
 
 /// A camera's picture without its pixels.
@@ -199,6 +207,7 @@ pub(super) enum Answer {
 pub(super) struct DecodedHead {
     pub picture: u64,
     pub size_bytes: usize,
+    pub laid: Option<Laid>,
     /// Upright, pixels.
     pub size: (u32, u32),
     pub pts: i64,

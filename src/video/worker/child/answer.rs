@@ -1,7 +1,6 @@
 //! What the process does when it is asked.
 
 use std::{
-    any::Any,
     io::BufReader,
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,7 +15,6 @@ use crate::{
     rtsp::Packet,
     video::{
         live::{Decoding as _, Placed},
-        picture::GstPicture,
         worker::wire::{self, Answer, Fault, FromWorker, PacketHead, ToWorker},
     },
 };
@@ -67,11 +65,6 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
                 place,
             } => answer(&mut answers, ticket, || {
                 let picture = find(shared, picture)?;
-                if let Some(place) = place
-                    && let Some(laid) = lay_whole(shared, picture.as_ref(), place, how.bytes())
-                {
-                    return Ok((laid?, Vec::new()));
-                }
                 let draw = |on: &mut [u8]| reduce(picture.as_ref(), &how, on);
                 lay_reduced(shared, place, how.bytes(), draw)
             }),
@@ -83,24 +76,6 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
             }
         }
     }
-}
-
-/// Lays a picture down as it was decoded, where that is clearly less than what it would be reduced to.
-fn lay_whole(
-    shared: &Shared,
-    picture: &dyn Picture,
-    place: u64,
-    reduced_bytes: usize,
-) -> Option<Result<Answer>> {
-    let picture = (picture as &dyn Any).downcast_ref::<GstPicture>()?;
-    let planes = picture.planes()?;
-    let bytes = planes.bytes()?;
-    if bytes.checked_mul(3)? > reduced_bytes.checked_mul(2)? {
-        return None;
-    }
-    let lay = |on: &mut [u8]| picture.lay_planes(&planes, on);
-    let laid = shared.canvas.draw(place, bytes, lay)?;
-    Some(laid.map(|()| Answer::Planes(planes)))
 }
 
 /// Has the pixels drawn in the shared memory, or into the answer's body where there is no place: where files may

@@ -12,14 +12,14 @@ use super::{Shared, gone, locked};
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::{
-        UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_GATHER_MAX_BYTES, WORKER_GATHER_STEP,
-        WORKER_GATHER_TIME,
+        UPLOAD_GATHER_BYTES, WORKER_ALIVE_PERIOD, WORKER_GATHER_MAX_BYTES, WORKER_GATHER_TIME,
     },
     media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource as _},
     video::{
         VideoLimits,
         decode::Decoder,
         live::{Decoded, Decoding as _, Pulled},
+        memory::PictureMemory,
         upload::Feed,
         worker::{
             confine,
@@ -32,12 +32,18 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Gives the frames of a file or an upload.
-pub(super) fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> Result<()> {
+pub(super) fn media(
+    feed: Feed,
+    limits: &VideoLimits,
+    shared: &Arc<Shared>,
+    memory: &PictureMemory,
+) -> Result<()> {
     // What an upload is spooled to is open by now.
     confine::forbid_writing()?;
     let alive = Arc::clone(shared);
-    let mut source =
-        Decoder::start(feed, limits, CancellationToken::new())?.with_pulse(move || alive.alive());
+    let mut source = Decoder::start(feed, limits, CancellationToken::new(), Some(memory))?
+        .with_pulse(move || alive.alive())
+        .together();
     shared.send(&FromWorker::Started, &[]);
     let mut gathered = Gathered::default();
     loop {
@@ -45,11 +51,11 @@ pub(super) fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> R
             gathered.give(shared);
             while !shared.may_give(WORKER_ALIVE_PERIOD) {}
         }
-        // Not woken up for each of them: several small ones have room meanwhile.
+        // Not woken up for each of them.
         let soon = loop {
             match (source.within(Duration::ZERO), gathered.patience()) {
                 (Ok(None), Some(patience)) if !source.is_over() => {
-                    std::thread::sleep(patience.min(WORKER_GATHER_STEP));
+                    source.wait_for_many(patience);
                 }
                 (soon, _) => break soon,
             }
@@ -70,6 +76,7 @@ pub(super) fn media(feed: Feed, limits: &VideoLimits, shared: &Arc<Shared>) -> R
                 shared.give();
                 let size_bytes = frame.picture.size_bytes();
                 FromWorker::Frame {
+                    laid: shared.laid(&*frame.picture),
                     picture: shared.keep(frame.picture),
                     stamp: frame.stamp,
                     size_bytes,
@@ -175,6 +182,7 @@ pub(super) fn packets(shared: &Shared) -> Result<()> {
 fn head(decoded: Decoded, shared: &Shared) -> DecodedHead {
     DecodedHead {
         size_bytes: decoded.picture.size_bytes(),
+        laid: shared.laid(&*decoded.picture),
         picture: shared.keep(decoded.picture),
         size: decoded.size,
         pts: decoded.pts,
