@@ -1,13 +1,16 @@
 //! What decoding in processes costs: the same file to segments of 448 × 448 pixels, in this process and
-//! in decoder processes, by turns, with as many streams at once as the machine has cores.
+//! in decoder processes, by turns.
 //!
 //! ```text
-//! cargo bench --bench isolation -- FILE [ROUNDS [here|apart]]
+//! cargo bench --bench isolation -- FILE [ROUNDS [here|apart|both [STREAMS]]]
 //! ```
 //!
-//! Prints one JSON object a round and one of the medians: segments a second either way, their ratio,
-//! and CPU seconds a segment of this process and the decoders' together. With `here` or `apart` it does that
-//! alone, for a profiler. Without a file it says so and does nothing.
+//! Twice as many streams at once as the machine has cores, so that none of these waits; each stream after the other, until
+//! every one of them has made 40 segments: starts and ends count as often as there are short files. Prints one JSON
+//! object a round and one of the medians: segments a second either way, their ratio, and CPU seconds a segment of this
+//! process and the decoders' together. With `here` or `apart` it does that alone, for a profiler. With one
+//! stream a core (`STREAMS`) the time in which a process starts and ends and nothing else runs shows too. Without a file it says so and
+//! does nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{
@@ -88,12 +91,24 @@ fn prepare(file: &Path, workers: Option<Workers>) -> u64 {
     segments
 }
 
+/// Segments that each of the streams makes at least.
+const SEGMENTS: u64 = 40;
+
 /// Segments a second and CPU seconds a segment.
 fn run(file: &Path, workers: Option<&Workers>, streams: usize) -> (f64, f64) {
     let (before, began) = (cpu(), Instant::now());
+    let one_after_the_other = || {
+        let mut segments = 0;
+        while segments < SEGMENTS {
+            let more = prepare(file, workers.cloned());
+            assert!(more > 0, "no segment");
+            segments += more;
+        }
+        segments
+    };
     let segments: u64 = std::thread::scope(|scope| {
         let running: Vec<_> = (0..streams)
-            .map(|_| scope.spawn(|| prepare(file, workers.cloned())))
+            .map(|_| scope.spawn(one_after_the_other))
             .collect();
         running.into_iter().map(|r| r.join().unwrap()).sum()
     });
@@ -116,13 +131,18 @@ fn main() {
         return;
     };
     let rounds: usize = args.next().map_or(5, |n| n.parse().unwrap());
-    let streams = std::thread::available_parallelism().unwrap().get();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let mut streams = 2 * cores;
     let workers = Workers {
         program: env!("CARGO_BIN_EXE_headhunt").into(),
         forks: Some(ForkServer::default()),
         ..Workers::of_this_program()
     };
-    if let Some(alone) = args.next() {
+    let alone = args.next();
+    if let Some(n) = args.next() {
+        streams = n.parse().unwrap();
+    }
+    if let Some(alone) = alone.filter(|alone| alone != "both") {
         let workers = (alone == "apart").then_some(&workers);
         for _ in 0..rounds {
             let (segments, cpu) = run(&file, workers, streams);
