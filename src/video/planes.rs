@@ -47,7 +47,7 @@ impl Planes {
         let mut end = 0;
         for (plane, (width, rows)) in self.planes.iter().zip(self.sizes()) {
             let aligned = plane.at.is_multiple_of(WORD) && plane.stride.is_multiple_of(WORD);
-            if !aligned || plane.stride < width {
+            if !aligned || width == 0 || plane.stride < width {
                 return None;
             }
             let last = rows.checked_sub(1)?.checked_mul(plane.stride)?;
@@ -203,7 +203,13 @@ mod tests {
             let read = |_: usize, _: &mut [u8]| -> Result<()> { panic!("it was read") };
             assert!(planes.rows(read, &mut |_| {}).is_err());
         }
-        let none = Planes { height: 0, ..fine };
-        assert_eq!(none.bytes(), None);
+        for (width, height) in [(16, 0), (0, 4), (0, 0)] {
+            let none = Planes {
+                width,
+                height,
+                ..fine
+            };
+            assert_eq!(none.bytes(), None);
+        }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
     error::{Error, Kind, Result, ResultExt as _},
     limits::{
         SPOOL_MAX_BYTES, WORKER_ALIVE_PERIOD, WORKER_CPU_RENEWAL, WORKER_HEADER_MAX_BYTES,
-        WORKER_MEMORY_BYTES, WORKER_REDUCED_BYTES,
+        WORKER_MEMORY_BYTES, WORKER_PICTURES_BYTES, WORKER_REDUCED_BYTES,
     },
     media::{Picture, Reduce},
     video::{
@@ -364,7 +364,9 @@ fn end_with_server(shared: &Shared) -> Result<()> {
 
 /// Takes away what can be taken away before the job is begun.
 fn confine(begin: &Begin, confined: bool) -> Result<()> {
-    confine::limit(begin.memory_max_bytes, begin.limits.spool_max_bytes)?;
+    // What the server sees is mapped whole, and bounded by itself.
+    let memory = begin.memory_max_bytes.saturating_add(WORKER_PICTURES_BYTES);
+    confine::limit(memory, begin.limits.spool_max_bytes)?;
     crate::video::init()?;
     if !confined {
         confine::forbid_to_all()?;

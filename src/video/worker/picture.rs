@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    limits::WORKER_PICTURE_MAX_BYTES,
+    limits::{FRAME_MAX_SIDE, WORKER_PICTURE_MAX_BYTES},
     media::{Picture, Reduced, Reduction, RgbImage, RgbRows, rgb_bytes},
     video::planes::Planes,
 };
@@ -32,7 +32,9 @@ impl Layout {
         };
         let lost = "it laid a picture where there is no room for it";
         let planes = laid.planes.or(self.0).ok_or(lost)?;
-        let bytes = planes.bytes().filter(|n| *n <= WORKER_PICTURE_MAX_BYTES);
+        let sides = planes.width.max(planes.height) <= FRAME_MAX_SIDE;
+        let fits = |bytes: &usize| sides && *bytes <= WORKER_PICTURE_MAX_BYTES;
+        let bytes = planes.bytes().filter(fits);
         if !laid.at.is_multiple_of(8) || !process.has_room(laid.at, bytes.ok_or(lost)?) {
             return Err(lost);
         }
