@@ -24,7 +24,10 @@ use std::{
 
 use account::{Account, HEALS, TOLD, watch};
 use camera_support::clips;
-use headhunt::rpc::proto::{GetInfoRequest, detection_service_client::DetectionServiceClient};
+use headhunt::{
+    limits::WORKER_SPARE_BOARDS,
+    rpc::proto::{GetInfoRequest, detection_service_client::DetectionServiceClient},
+};
 use site::{Process, succeeds, text};
 use tokio::task::JoinSet;
 use trouble::{Rig, Simulator, break_it, watch_over};
@@ -285,8 +288,10 @@ async fn many_cameras_with_faults_for_minutes() {
         slope_kib / 1024.0
     );
     let mut after = usage(pid);
+    // The memory of decoder processes that have ended is kept, some of it, for the next ones.
+    let files = idle.files + 4 + WORKER_SPARE_BOARDS;
     for _ in 0..60 {
-        if after.threads <= idle.threads + 2 && after.files <= idle.files + 4 {
+        if after.threads <= idle.threads + 2 && after.files <= files {
             break;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -298,5 +303,5 @@ async fn many_cameras_with_faults_for_minutes() {
         "memory grows by {slope_kib:.0} KiB/min"
     );
     assert!(after.threads <= idle.threads + 2, "{idle:?} {after:?}");
-    assert!(after.files <= idle.files + 4, "{idle:?} {after:?}");
+    assert!(after.files <= files, "{idle:?} {after:?}");
 }
