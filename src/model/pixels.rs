@@ -315,17 +315,21 @@ mod tests {
         }
     }
 
+    fn striped(width: u32, height: u32) -> RgbImage {
+        RgbImage {
+            width,
+            height,
+            data: (0..width * height * 3)
+                .map(|i| (i * 37 % 251) as u8)
+                .collect(),
+        }
+    }
+
     #[test]
     fn rows_may_come_in_any_pieces() {
         // Also where a pass is left out, and where the vertical one is first.
         for (width, height) in [(53, 47), (28, 47), (53, 28), (28, 28), (19, 90)] {
-            let picture = RgbImage {
-                width,
-                height,
-                data: (0..width * height * 3)
-                    .map(|i| (i * 37 % 251) as u8)
-                    .collect(),
-            };
+            let picture = striped(width, height);
             let whole = resize_bicubic(&picture, 28).unwrap();
             // What was there before is of no account.
             let mut used = vec![0xA5; whole.len()];
@@ -342,13 +346,7 @@ mod tests {
     #[test]
     fn used_memory_between_the_passes_is_of_no_account() {
         for (width, height, between) in [(320, 240, 448 * 240 * 3), (300, 900, 300 * 448 * 3)] {
-            let picture = RgbImage {
-                width,
-                height,
-                data: (0..width * height * 3)
-                    .map(|i| (i * 37 % 251) as u8)
-                    .collect(),
-            };
+            let picture = striped(width, height);
             let first = resize_bicubic(&picture, 448).unwrap();
             for level in [0, 0xA5] {
                 spare::give_back(std::iter::repeat_n(level, between).collect());
