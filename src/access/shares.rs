@@ -1,4 +1,4 @@
-//! How many detections each token runs.
+//! How much of what is bounded each token has: detections, places of whoever follows jobs.
 
 use std::{
     collections::HashMap,
@@ -8,30 +8,45 @@ use std::{
 use super::Caller;
 use crate::error::{Error, Result};
 
-/// Counts by the tokens' names, so that a token file that is read again changes nothing. Names without
-/// a detection take no place.
+/// Counts by the tokens' names, so that a token file that is read again changes nothing. Names that
+/// have none take no place.
 #[derive(Clone, Default)]
 pub struct Shares(Arc<Mutex<HashMap<String, usize>>>);
 
-/// One detection of a token's holder; given back when dropped.
+/// One of a token's holder; given back when dropped.
 pub struct Share {
     shares: Shares,
     name: String,
 }
 
 impl Shares {
-    /// One more.
+    /// One more detection.
     ///
     /// Fails with `ResourceExhausted` where the token may run no more.
     pub fn take(&self, caller: &Caller) -> Result<Share> {
-        let mut running = self.lock();
-        let count = running.entry(caller.name.clone()).or_default();
-        if let Some(most) = caller.max_streams.filter(|most| *count >= *most) {
-            return Err(Error::exhausted(format!(
+        let most = caller.max_streams.unwrap_or(usize::MAX);
+        self.one_of(caller, most, |count| {
+            format!(
                 "this token runs {count} detections, the most it may (max_streams = {most}): end one"
-            )));
+            )
+        })
+    }
+
+    /// One more, of `most`.
+    ///
+    /// Fails with `ResourceExhausted`, and `full` of how many there are, where the token has as many.
+    pub fn one_of(
+        &self,
+        caller: &Caller,
+        most: usize,
+        full: impl FnOnce(usize) -> String,
+    ) -> Result<Share> {
+        let mut running = self.lock();
+        let count = running.get(&caller.name).copied().unwrap_or(0);
+        if count >= most {
+            return Err(Error::exhausted(full(count)));
         }
-        *count += 1;
+        running.insert(caller.name.clone(), count + 1);
         Ok(Share {
             shares: self.clone(),
             name: caller.name.clone(),
@@ -76,6 +91,7 @@ mod tests {
         let _second = shares.take(&caller).unwrap();
         let refused = shares.take(&caller).err().unwrap();
         assert_eq!(refused.kind(), Kind::ResourceExhausted);
+        assert!(refused.to_string().contains("2 detections"), "{refused}");
         let other = Caller {
             name: "b".into(),
             ..caller.clone()

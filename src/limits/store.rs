@@ -132,6 +132,9 @@ pub const JOB_PASS_ATTEMPTS: usize = 100;
 /// Callers that follow jobs at the same time.
 pub const JOB_FOLLOWERS_MAX: usize = 256;
 
+/// Of these, those of one token: one that forgets to hang up must not keep the others out.
+pub const JOB_FOLLOWERS_OF_TOKEN_MAX: usize = JOB_FOLLOWERS_MAX / 4;
+
 /// Least time between two states of a job that followers are told, so that thousands of samples
 /// from kept features do not become thousands of messages.
 pub const JOB_PROGRESS_PERIOD: Duration = Duration::from_millis(100);

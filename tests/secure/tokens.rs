@@ -2,8 +2,9 @@
 
 use headhunt::{
     access::Role,
+    limits::JOB_FOLLOWERS_OF_TOKEN_MAX,
     rpc::proto::{
-        self, GetInfoRequest, ListProfilesRequest, UploadClipRequest, WatchRequest,
+        self, ClipLabel, GetInfoRequest, ListProfilesRequest, UploadClipRequest, WatchRequest,
         admin_service_client::AdminServiceClient, detection_service_client::DetectionServiceClient,
         upload_clip_request::Message,
     },
@@ -13,6 +14,7 @@ use tonic_types::StatusExt as _;
 
 use super::site::{Site, Way, held, token, with};
 use crate::common::{
+    admin,
     detect::{chunk, open},
     eventually,
     media::{flash, video},
@@ -104,6 +106,55 @@ async fn a_token_runs_so_many_streams_and_uploads_so_many_bytes() {
         "{status:?}"
     );
     upload(&mut large, &long).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_follows_jobs_without_end_does_not_keep_the_others_out() {
+    let site = Site::new();
+    let tokens = held("ann", &[Role::Admin], false) + &held("board", &[Role::Observe], false);
+    site.write_tokens(&tokens);
+    let (server, _) = admin::start(site.dir.path(), &site.toml(false, true, false)).await;
+    let channel = server.channel().await;
+    let mut ann = AdminServiceClient::new(with(&channel, &token("ann")));
+    let mut board = AdminServiceClient::new(with(&channel, &token("board")));
+    for (name, label, anomalous, bytes) in [
+        ("calm", ClipLabel::Normal, vec![], flash(4, 0, 0)),
+        ("still", ClipLabel::Normal, vec![], flash(5, 0, 0)),
+        ("loud", ClipLabel::Anomaly, vec![(96, 144)], flash(2, 1, 0)),
+        ("late", ClipLabel::Anomaly, vec![(144, 192)], flash(3, 1, 0)),
+    ] {
+        let requests = [admin::open(name, label, &anomalous), admin::chunk(&bytes)];
+        let call = ann.upload_clip(tokio_stream::iter(requests));
+        within("clip", call).await.unwrap();
+    }
+    // A job that lasts.
+    server.probe.hold();
+    let request = proto::HuntHeadsRequest {
+        options: Some(admin::options()),
+        ..Default::default()
+    };
+    let job_id = ann.hunt_heads(request).await.unwrap().into_inner().job_id;
+    let follow = proto::FollowJobRequest { job_id };
+    let mut followed = Vec::new();
+    for _ in 0..JOB_FOLLOWERS_OF_TOKEN_MAX {
+        // As many connections as it likes.
+        let mut board = AdminServiceClient::new(with(&server.channel().await, &token("board")));
+        let call = board.follow_job(follow.clone());
+        followed.push(within("follow", call).await.unwrap().into_inner());
+    }
+    let status = board.follow_job(follow.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains("64 jobs"), "{status:?}");
+    let mut others = ann.follow_job(follow.clone()).await.unwrap().into_inner();
+    assert!(within("state", others.message()).await.unwrap().is_some());
+    followed.pop();
+    eventually("its place is free", || {
+        let (mut board, follow) = (board.clone(), follow.clone());
+        async move { board.follow_job(follow).await.is_ok() }
+    })
+    .await;
+    server.probe.let_go();
     server.stop().await;
 }
 

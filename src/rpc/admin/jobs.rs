@@ -20,6 +20,7 @@ use super::{
     blocking, going_down, options, timestamp,
 };
 use crate::{
+    access::{Caller, Share},
     error::{Error, Kind, Result, ResultExt as _},
     jobs::{self, CalibrateRequest, Jobs, Progress, ReportFormat, Request, State, Summary},
     limits,
@@ -89,9 +90,10 @@ impl Admin {
     pub(super) async fn jobs_follow(
         &self,
         request: proto::FollowJobRequest,
+        caller: Option<&Caller>,
     ) -> Result<(Follower, Told<proto::FollowJobResponse>)> {
         let jobs = self.jobs()?;
-        let place = self.place()?;
+        let place = self.place(caller)?;
         let (table, id) = (jobs.clone(), request.job_id.clone());
         let progress = blocking(move || table.follow(&id)).await?;
         let (sender, last, receiver) = answers()?;
@@ -125,6 +127,7 @@ impl Admin {
     pub(super) async fn jobs_report(
         &self,
         request: proto::GetReportRequest,
+        caller: Option<&Caller>,
     ) -> Result<(ReportReader, Told<proto::GetReportResponse>)> {
         let jobs = self.jobs()?;
         let format = match proto::ReportFormat::try_from(request.format) {
@@ -136,7 +139,7 @@ impl Admin {
                 );
             }
         };
-        let place = self.place()?;
+        let place = self.place(caller)?;
         let file = blocking(move || jobs.report(&request.job_id, format)).await?;
         let (sender, last, receiver) = answers()?;
         let reader = ReportReader {
@@ -149,14 +152,31 @@ impl Admin {
         Ok((reader, receiver))
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit> {
-        self.followers.clone().try_acquire_owned().map_err(|_| {
+    fn place(&self, caller: Option<&Caller>) -> Result<Place> {
+        let share = caller.map(|caller| {
+            let most = limits::JOB_FOLLOWERS_OF_TOKEN_MAX;
+            self.followers_of.one_of(caller, most, |count| {
+                format!("this token follows {count} jobs already, the most it may: end one")
+            })
+        });
+        let share = share.transpose()?;
+        let place = self.followers.clone().try_acquire_owned().map_err(|_| {
             Error::exhausted(format!(
                 "{} callers follow jobs already: try again later",
                 limits::JOB_FOLLOWERS_MAX
             ))
+        })?;
+        Ok(Place {
+            _place: place,
+            _share: share,
         })
     }
+}
+
+/// Of one who follows a job or reads a report.
+struct Place {
+    _place: OwnedSemaphorePermit,
+    _share: Option<Share>,
 }
 
 /// What an RPC that streams has told and its caller has not read.
@@ -168,7 +188,7 @@ pub(super) struct ReportReader {
     closing: CancellationToken,
     sender: mpsc::Sender<Result<proto::GetReportResponse, Status>>,
     last: mpsc::OwnedPermit<Result<proto::GetReportResponse, Status>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl ReportReader {
@@ -195,7 +215,7 @@ pub(super) struct Follower {
     closing: CancellationToken,
     sender: mpsc::Sender<Result<proto::FollowJobResponse, Status>>,
     last: mpsc::OwnedPermit<Result<proto::FollowJobResponse, Status>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Follower {

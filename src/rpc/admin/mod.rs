@@ -19,7 +19,7 @@ use super::{
     proto::{self, admin_service_server::AdminService},
 };
 use crate::{
-    access::{Caller, Quota},
+    access::{Caller, Quota, Shares},
     config::AdminSettings,
     engine::EngineHandle,
     error::{Error, Result},
@@ -41,6 +41,8 @@ pub(super) struct Admin {
     jobs: Option<Arc<Jobs>>,
     /// Callers that may follow jobs or read reports at the same time.
     followers: Arc<Semaphore>,
+    /// And those of each token.
+    followers_of: Shares,
     /// Fires when the shutdown begins.
     closing: CancellationToken,
 }
@@ -85,6 +87,7 @@ impl Admin {
             library,
             jobs,
             followers: Arc::new(Semaphore::new(limits::JOB_FOLLOWERS_MAX)),
+            followers_of: Shares::default(),
             closing: parts.closing,
         })
     }
@@ -131,6 +134,11 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(Error::internal("a task failed").with_source(error)))
 }
 
+/// Whose request it is, where tokens are asked for.
+fn caller<T>(request: &Request<T>) -> Option<Arc<Caller>> {
+    request.extensions().get().cloned()
+}
+
 /// Nanoseconds since 1970 on the wire.
 fn timestamp(unix_ns: u64) -> prost_types::Timestamp {
     prost_types::Timestamp {
@@ -145,8 +153,7 @@ impl AdminService for Admin {
         &self,
         request: Request<Streaming<proto::UploadClipRequest>>,
     ) -> Result<Response<proto::UploadClipResponse>, Status> {
-        let caller = request.extensions().get::<Arc<Caller>>();
-        let quota = Quota::of(caller.map(|caller| &**caller));
+        let quota = Quota::of(caller(&request).as_deref());
         answered("UploadClip", self.clips_upload(request.into_inner(), quota)).await
     }
 
@@ -220,7 +227,11 @@ impl AdminService for Admin {
         request: Request<proto::FollowJobRequest>,
     ) -> Result<Response<Self::FollowJobStream>, Status> {
         let counted = RpcRunning::begin("FollowJob");
-        match self.jobs_follow(request.into_inner()).await {
+        let caller = caller(&request);
+        match self
+            .jobs_follow(request.into_inner(), caller.as_deref())
+            .await
+        {
             Ok((follower, told)) => {
                 tokio::spawn(follower.run(counted));
                 Ok(Response::new(ReceiverStream::new(told)))
@@ -243,7 +254,11 @@ impl AdminService for Admin {
         request: Request<proto::GetReportRequest>,
     ) -> Result<Response<Self::GetReportStream>, Status> {
         let counted = RpcRunning::begin("GetReport");
-        match self.jobs_report(request.into_inner()).await {
+        let caller = caller(&request);
+        match self
+            .jobs_report(request.into_inner(), caller.as_deref())
+            .await
+        {
             Ok((reader, chunks)) => {
                 tokio::spawn(reader.run(counted));
                 Ok(Response::new(ReceiverStream::new(chunks)))
