@@ -113,6 +113,7 @@ impl Drop for Block {
 
 mod imp {
     use std::{
+        cell::UnsafeCell,
         ffi::CStr,
         mem::MaybeUninit,
         ptr::null_mut,
@@ -196,8 +197,9 @@ mod imp {
     /// A `GstMemory` with what this allocator knows of it.
     #[repr(C)]
     pub struct Memory {
-        base: ffi::GstMemory,
-        /// Made by the allocator, so that what is in it does not matter when it is taken anew.
+        /// GStreamer counts references in it, whoever looks at the rest.
+        base: UnsafeCell<ffi::GstMemory>,
+        /// Made by the allocator, for a pool: what is in it does not matter when it is taken anew.
         original: bool,
         held: Mutex<Held>,
     }
@@ -223,6 +225,22 @@ mod imp {
             unsafe { &*memory.cast::<Memory>() }
         }
 
+        /// Of the whole block, the part that this is, and the allocator: nothing of it changes.
+        fn shape(&self) -> (Shape, *mut ffi::GstAllocator) {
+            let base = self.base.get();
+            // SAFETY: the base lives as long as this, and nobody writes these fields while others refer to it.
+            unsafe {
+                let shape = Shape {
+                    flags: 0,
+                    whole: (*base).maxsize,
+                    align: (*base).align,
+                    offset: (*base).offset,
+                    size: (*base).size,
+                };
+                (shape, (*base).allocator)
+            }
+        }
+
         fn held(&self) -> MutexGuard<'_, Held> {
             self.held.lock().unwrap_or_else(PoisonError::into_inner)
         }
@@ -230,7 +248,7 @@ mod imp {
         /// Where its first byte lies for the other process, if it does.
         pub fn place(&self) -> Option<u64> {
             match &*self.held().block {
-                Block::Shared(span) => span.place().checked_add(self.base.offset as u64),
+                Block::Shared(span) => span.place().checked_add(self.shape().0.offset as u64),
                 Block::Own(..) => None,
             }
         }
@@ -277,15 +295,12 @@ mod imp {
         let memory = unsafe { Memory::of(memory) };
         let mut held = memory.held();
         let draws = flags & ffi::GST_MAP_WRITE != 0;
-        if draws && held.maps == 0 && Arc::strong_count(&held.block) > 1 {
+        // Whoever referred to it last has read what it wanted to.
+        if draws && held.maps == 0 && Arc::get_mut(&mut held.block).is_none() {
+            let (Shape { whole, .. }, allocator) = memory.shape();
             // SAFETY: an allocator that this made has its type.
-            let allocator = unsafe {
-                &*memory
-                    .base
-                    .allocator
-                    .cast::<<PictureMemory as ObjectSubclass>::Instance>()
-            };
-            let whole = memory.base.maxsize;
+            let allocator =
+                unsafe { &*allocator.cast::<<PictureMemory as ObjectSubclass>::Instance>() };
             let Some(other) = Block::new(allocator.imp().room.get(), whole) else {
                 return null_mut();
             };
@@ -318,27 +333,25 @@ mod imp {
     ) -> *mut ffi::GstMemory {
         // SAFETY: as for `map`.
         let memory = unsafe { Memory::of(memory) };
-        let base = &memory.base;
+        let (of, allocator) = memory.shape();
         // Before what is seen of it there may be a prefix.
-        let Some(first) = base.offset.checked_add_signed(offset) else {
+        let Some(first) = of.offset.checked_add_signed(offset) else {
             return null_mut();
         };
         // -1: to its end.
-        let size = usize::try_from(size)
-            .unwrap_or_else(|_| (base.offset + base.size).saturating_sub(first));
-        if first.checked_add(size).is_none_or(|end| end > base.maxsize) {
+        let size =
+            usize::try_from(size).unwrap_or_else(|_| (of.offset + of.size).saturating_sub(first));
+        if first.checked_add(size).is_none_or(|end| end > of.whole) {
             return null_mut();
         }
         let shape = Shape {
-            flags: 0,
-            whole: base.maxsize,
-            align: base.align,
             offset: first,
             size,
+            ..of
         };
         let block = Arc::clone(&memory.held().block);
         // SAFETY: the allocator is the memory's.
-        unsafe { make(base.allocator, block, shape, false) }
+        unsafe { make(allocator, block, shape, false) }
     }
 
     unsafe extern "C" fn is_span(

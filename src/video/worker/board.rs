@@ -40,7 +40,7 @@ const WORD: usize = size_of::<AtomicU64>();
 /// Zeros, to write.
 static NOTHING: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Boards of processes that have ended. For the kernel to find a page and to clear it takes four times as long as to clear
+/// Boards of processes that have ended, cleared. For the kernel to find a page and to clear it takes four times as long as to clear
 /// one that is there, and a short clip in a small picture has 10 MB of them.
 static SPARE: Mutex<Vec<Board>> = Mutex::new(Vec::new());
 
@@ -56,19 +56,18 @@ impl Board {
     /// One with nothing on it.
     pub(super) fn new() -> io::Result<Self> {
         let spare = locked(&SPARE).pop();
-        if let Some(board) = spare
-            && board.clear().is_ok()
-        {
-            return Ok(board);
-        }
-        Board::fresh()
+        spare.map_or_else(Board::fresh, Ok)
     }
 
     /// Keeps it for another process. Its own must have ended.
     pub(super) fn keep(self) {
-        let mut spare = locked(&SPARE);
-        if self.map.is_some() && spare.len() < WORKER_SPARE_BOARDS {
-            spare.push(self);
+        let room = || locked(&SPARE).len() < WORKER_SPARE_BOARDS;
+        // At once: what its process left there, 140 MiB perhaps, would be this one's for as long as none is started.
+        if self.map.is_some() && room() && self.clear().is_ok() {
+            let mut spare = locked(&SPARE);
+            if spare.len() < WORKER_SPARE_BOARDS {
+                spare.push(self);
+            }
         }
     }
 
@@ -275,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_board_that_was_used_is_cleared_wherever_it_was_and_keeps_little() {
+    fn a_board_is_cleared_wherever_it_was_used_and_kept_with_little_memory() {
         let board = Board::fresh().unwrap();
-        let blocks = || fstat(&board.file).unwrap().st_blocks as u64 * 512;
+        let blocks = |board: &Board| fstat(&board.file).unwrap().st_blocks as u64 * 512;
         board.clear().unwrap();
-        assert_eq!(blocks(), 0);
+        assert_eq!(blocks(&board), 0);
         // Two pieces with a hole between them, and one too many at the end.
         let half = WORKER_SPARE_BYTES / 2;
         let pieces = [
@@ -291,9 +290,10 @@ mod tests {
             let used = vec![0xA5; bytes as usize];
             assert_eq!(pwrite(&board.file, &used, at).unwrap(), used.len());
         }
-        assert!(blocks() > WORKER_SPARE_BYTES);
-        board.clear().unwrap();
-        assert_eq!(blocks(), WORKER_SPARE_BYTES);
+        assert!(blocks(&board) > WORKER_SPARE_BYTES);
+        board.keep();
+        let board = Board::new().unwrap();
+        assert_eq!(blocks(&board), WORKER_SPARE_BYTES);
         for (at, bytes) in pieces {
             let read = board.read(bytes as usize, at).unwrap();
             assert!(read.iter().all(|byte| *byte == 0), "at {at}");
