@@ -1,5 +1,7 @@
 //! One detection: from the first message to the last response.
 
+mod input;
+
 use std::{
     fmt,
     sync::Arc,
@@ -18,35 +20,31 @@ use super::{
     admission::{Admission, Claim, Slot},
     convert::{self, Context},
     open::{self, Input, Opening},
-    profiles::{Profiles, Ready},
+    profiles::Profiles,
     proto::{DetectRequest, WatchRequest},
     responses::{End, Responder},
     security::Security,
     source::OpenMedia,
     status::{label, status},
     told::Told,
-    upload,
-    uri::UriSource,
 };
 use crate::{
-    access::{Caller, Quota, Role, Roles, Share},
+    access::{Caller, Role, Roles, Share},
     config::{CameraSettings, SourceSettings},
-    engine::{EngineHandle, Lane},
+    engine::EngineHandle,
     error::{Error, Kind, Result},
     feedback::Feedback,
     limits,
-    media::MediaSource,
     pipeline::{
         detect::{self, Detection},
         event::{DetectEvent, Stage, Summary},
-        prepare::OpenSource,
     },
-    segment::SegmentRule,
     telemetry::{
         server::{self, StreamRunning},
         traces::{Call, TraceId},
     },
 };
+use input::Source;
 
 /// Name of a detection in logs and responses: 128 random bits in hex, so that it cannot be guessed.
 #[derive(Clone, Debug)]
@@ -215,21 +213,6 @@ struct Work {
     trace: Option<Call>,
 }
 
-/// Where frames come from, and who may speak to it.
-struct Source {
-    open: OpenSource,
-    lane: Lane,
-    /// For live sources: how old a segment may be.
-    max_delay: Option<Duration>,
-    control: Control,
-}
-
-/// What the client may still say.
-enum Control {
-    Upload(Streaming<DetectRequest>, upload::UploadSender, Quota),
-    Uri(Option<Streaming<DetectRequest>>),
-}
-
 impl Work {
     async fn detect(
         &mut self,
@@ -278,7 +261,7 @@ impl Work {
                 call.source(source);
             }
         }
-        let source = self.source(shared, input, &profile, requests)?;
+        let source = Source::of(self, shared, input, &profile, requests)?;
         let recorder = shared.feedback.as_ref();
         let live = source.max_delay.is_some();
         let watched = camera.as_deref().filter(|_| live);
@@ -322,49 +305,9 @@ impl Work {
         };
         tokio::select! {
             biased;
-            error = control(source.control, &self.stop) => Err(error),
+            error = input::listen(source.control, &self.stop) => Err(error),
             outcome = results => outcome,
             () = drained => Err(Error::internal("a wait without an end ended")),
-        }
-    }
-
-    fn source(
-        &mut self,
-        shared: &Shared,
-        input: Input,
-        profile: &Ready,
-        requests: Option<Streaming<DetectRequest>>,
-    ) -> Result<Source> {
-        let media = shared.media.clone();
-        let (cancel, stop) = (self.cancel.clone(), self.stop.clone());
-        match (input, requests) {
-            (Input::Upload(name), Some(requests)) => {
-                tracing::info!(upload = ?name, profile = profile.name(), "opened");
-                let (sender, chunks) = upload::upload(shared.upload_buffer_bytes);
-                let quota = Quota::of(self.caller.as_deref());
-                Ok(Source {
-                    open: Box::new(move || media.open_upload(Box::new(chunks), cancel)),
-                    lane: Lane::Upload,
-                    max_delay: None,
-                    control: Control::Upload(requests, sender, quota),
-                })
-            }
-            (Input::Upload(_), None) => {
-                Err(Error::internal("an upload without a stream of chunks"))
-            }
-            (Input::Uri(source), requests) => {
-                tracing::info!(uri = source.shown(), profile = profile.name(), "opened");
-                let live = source.is_live();
-                if live {
-                    self.claim = Some(claim(shared, profile)?);
-                }
-                Ok(Source {
-                    lane: if live { Lane::Live } else { Lane::Upload },
-                    max_delay: live.then_some(shared.cameras.max_delay),
-                    control: Control::Uri(requests),
-                    open: Box::new(move || open_uri(media.as_ref(), *source, stop, cancel)),
-                })
-            }
         }
     }
 
@@ -380,84 +323,6 @@ impl Work {
             job.abort();
         }
     }
-}
-
-/// Room for a live stream with this profile, if the model can keep up with it.
-fn claim(shared: &Shared, profile: &Ready) -> Result<Claim> {
-    let rule = profile.profile().segment;
-    let SegmentRule::Seconds(seconds) = rule else {
-        return Err(Error::precondition(format!(
-            "the profile {} cuts video by frames, but the frame rate of a camera cannot be believed: calibrate one by time (headhunt calibrate --segment-seconds)",
-            profile.name()
-        )));
-    };
-    let measured = shared.engine.load().segments_per_second;
-    let most = if measured > 0.0 {
-        measured * shared.cameras.capacity_share
-    } else {
-        // Not known before the first pass: a wrong guess would refuse everybody.
-        f64::INFINITY
-    };
-    shared.admission.claim(1.0 / seconds, most)
-}
-
-fn open_uri(
-    media: &dyn OpenMedia,
-    source: UriSource,
-    stop: CancellationToken,
-    cancel: CancellationToken,
-) -> Result<Box<dyn MediaSource>> {
-    media.open_uri(source, stop, cancel)
-}
-
-/// Listens to the client. Returns only with an error: after its last word it waits for the
-/// detection's end.
-async fn control(control: Control, stop: &CancellationToken) -> Error {
-    match control {
-        Control::Upload(requests, sender, quota) => feed(requests, sender, quota).await,
-        Control::Uri(None) => std::future::pending().await,
-        Control::Uri(Some(mut requests)) => loop {
-            match requests.message().await {
-                Ok(Some(request)) => match open::after_uri(request) {
-                    Ok(()) => stop.cancel(),
-                    Err(error) => return error,
-                },
-                // A half-close does not end a URI source.
-                Ok(None) => return std::future::pending().await,
-                Err(status) => return open::read_failed(&status),
-            }
-        },
-    }
-}
-
-/// Hands the upload's chunks over. Returns only with an error: after the upload's end it waits for
-/// the detection's.
-async fn feed(
-    mut requests: Streaming<DetectRequest>,
-    upload: upload::UploadSender,
-    mut quota: Quota,
-) -> Error {
-    loop {
-        let request = match requests.message().await {
-            Ok(Some(request)) => request,
-            Ok(None) => break,
-            Err(status) => return open::read_failed(&status),
-        };
-        let bytes = match open::chunk(request) {
-            Ok(bytes) => bytes,
-            Err(error) => return error,
-        };
-        server::upload_received(bytes.len());
-        if let Err(error) = quota.take(bytes.len()) {
-            return error;
-        }
-        if !upload.send(bytes).await {
-            // The decoder is through, well or not; the job knows which.
-            return std::future::pending().await;
-        }
-    }
-    upload.finish().await;
-    std::future::pending().await
 }
 
 async fn forward(
