@@ -8,11 +8,7 @@ mod entry;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use headhunt::{
-    error::{Error, Kind},
-    pipeline::reduce,
-    video::worker,
-};
+use headhunt::video::worker::Workers;
 
 /// To start a process takes as long as to decode some inputs.
 const PROCESS_EVERY: u64 = 32;
@@ -22,33 +18,13 @@ const PROCESSES: &str = "HEADHUNT_FUZZ_PROCESSES";
 
 static INPUTS: AtomicU64 = AtomicU64::new(0);
 
-/// What is no fault of an input: the process was ended, lost its pictures, or could not be started.
-fn broke(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        Kind::Aborted | Kind::DataLoss | Kind::FailedPrecondition
-    )
-}
-
-/// A decoder process must not be ended by an input, nor hang.
-fn through_a_process(bytes: &[u8]) {
-    let workers = worker::Workers::of_this_program();
-    if let Err(there) = entry::decoded(bytes, Some(workers))
-        && broke(&there)
-    {
-        let here = entry::decoded(bytes, None);
-        let same = here.as_ref().is_err_and(|here| here.kind() == there.kind());
-        assert!(same, "in a process: {there:#}; here: {here:?}");
-    }
-}
-
 libfuzzer_sys::fuzz_target!(
     init: {
         // As in each Rust program that has a main of its own: a peer that is gone is an error, no signal.
         // SAFETY: it runs once, before any thread.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         if std::env::args().nth(1).as_deref() == Some("decode-worker") {
-            worker::take().unwrap().serve(reduce::for_decoder());
+            entry::serve_as_decoder();
         }
     },
     |bytes: &[u8]| {
@@ -56,7 +32,7 @@ libfuzzer_sys::fuzz_target!(
         if INPUTS.fetch_add(1, Ordering::Relaxed) % PROCESS_EVERY == 0
             && std::env::var_os(PROCESSES).is_some()
         {
-            through_a_process(bytes);
+            entry::through_a_process(bytes, Workers::of_this_program());
         }
     }
 );

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use headhunt::{
-    error::Result,
+    error::{Error, Kind, Result},
     media::{ChunkEvent, ChunkSource, MediaEvent, MediaSource},
-    video::{self, Input, VideoLimits, worker::Workers},
+    pipeline::reduce,
+    video::{
+        self, Input, VideoLimits,
+        worker::{self, Workers},
+    },
 };
 use prost::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -78,4 +82,32 @@ impl ChunkSource for Chunks {
         let next = self.0.split_to(self.0.len().min(CHUNK));
         Ok(ChunkEvent::Bytes(next))
     }
+}
+
+// The rest is for the fuzz target, which is not built with the tests. It stands here so that it goes on compiling.
+
+/// The same in a process, which an input must neither end nor have hang.
+#[allow(dead_code)]
+pub fn through_a_process(bytes: &[u8], workers: Workers) {
+    // What is no fault of an input: the process was ended, lost its pictures, or could not be started.
+    let broke = |error: &Error| {
+        matches!(
+            error.kind(),
+            Kind::Aborted | Kind::DataLoss | Kind::FailedPrecondition
+        )
+    };
+    if let Err(there) = decoded(bytes, Some(workers))
+        && broke(&there)
+    {
+        let here = decoded(bytes, None);
+        let same = here.as_ref().is_err_and(|here| here.kind() == there.kind());
+        assert!(same, "in a process: {there:#}; here: {here:?}");
+    }
+}
+
+/// What a program does that a server started as its decoder process.
+#[allow(dead_code)]
+pub fn serve_as_decoder() -> ! {
+    let stream = worker::take(worker::Ground::find(&[]));
+    stream.unwrap().serve(reduce::for_decoder())
 }
