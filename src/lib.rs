@@ -23,8 +23,8 @@
 //! - [`jobs`]: hunts, calibrations and evaluations one after another, journaled on disk.
 //! - [`access`]: tokens, roles and limits: who may do what.
 //! - [`rpc`], [`cli`]: the two doors; [`config`], [`telemetry`], [`memory`]: what they stand on.
-//! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`]:
-//!   the rules.
+//! - [`media`], [`head`], [`intervals`]: the words that rooms share; [`error`], [`limits`], [`clock`],
+//!   `files`: the rules.
 
 pub mod access;
 pub mod cli;
@@ -34,6 +34,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod feedback;
+mod files;
 pub mod head;
 pub mod hunt;
 pub mod intervals;

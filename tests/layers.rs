@@ -10,9 +10,10 @@ use std::{
 };
 
 /// Words that every room may use.
-const SHARED: [&str; 7] = [
+const SHARED: [&str; 8] = [
     "clock",
     "error",
+    "files",
     "limits",
     "media",
     "head",
@@ -25,6 +26,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("clock", &[][..]),
         ("error", &[]),
+        ("files", &[]),
         ("limits", &[]),
         ("media", &[]),
         ("head", &[]),

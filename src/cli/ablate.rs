@@ -9,7 +9,8 @@ use crate::{
     },
     engine::probe::HeadProbe,
     error::Result,
-    hunt::{HuntOptions, file::write_atomically},
+    files::write_output,
+    hunt::HuntOptions,
     limits::{FRAMES_PER_SEGMENT, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic_into, prompt::DEFAULT_PROMPTS},
     pipeline::{
@@ -149,7 +150,7 @@ pub fn run(args: Args) -> Result<()> {
         say!("{}", ablation.table());
     }
     match &args.out {
-        Some(out) => write_atomically(out, |out| writeln!(out, "{json}")),
+        Some(out) => write_output(out, |out| writeln!(out, "{json}")),
         None => Ok(()),
     }
 }

@@ -9,7 +9,8 @@ use crate::{
     },
     engine::probe::HeadProbe,
     error::{Error, Result},
-    hunt::{HuntOptions, file::write_atomically},
+    files::write_output,
+    hunt::HuntOptions,
     limits::{FRAMES_PER_SEGMENT, PROFILE_HEADS_MAX, SEGMENT_FRAMES},
     model::{pixels::resize_bicubic_into, prompt::DEFAULT_PROMPTS},
     pipeline::{
@@ -249,7 +250,7 @@ pub fn run(args: Args) -> Result<()> {
     print(&calibration, &args.out);
     if let Some(path) = &args.report {
         let page = calibration.report.html()?;
-        write_atomically(path, |out| out.write_all(page.as_bytes()))?;
+        write_output(path, |out| out.write_all(page.as_bytes()))?;
         say!("report     {}", path.display());
     }
     Ok(())

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    files::write_output,
     hunt::{self, HuntOptions, HuntResult, file},
     pipeline::report,
 };
@@ -69,7 +70,7 @@ pub fn run(args: Args) -> Result<()> {
     file::write_result(&args.out, &result, &options)?;
     if let Some(path) = &args.report {
         let page = report::of_features(&labelled, &result, &options).html()?;
-        file::write_atomically(path, |out| out.write_all(page.as_bytes()))?;
+        write_output(path, |out| out.write_all(page.as_bytes()))?;
     }
     print::out(format_args!("{}", summary(&labelled, &result)));
     say!("wrote {}", args.out.display());

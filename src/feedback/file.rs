@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::Path,
 };
 
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Kind, Result, ResultExt as _},
+    files::{self, NewFile},
     limits,
 };
 
@@ -64,12 +65,16 @@ pub(super) fn write(path: &Path, report: &Report, z: &[f32]) -> Result<()> {
             limits::FEEDBACK_REPORT_MAX_BYTES
         )));
     }
-    write_whole(path, &bytes).map_err(|error| {
-        let kind = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Kind::ResourceExhausted
-            }
-            _ => Kind::Internal,
+    let new = NewFile {
+        prefix: UNFINISHED,
+        mode: files::PRIVATE,
+    };
+    let written = new.write(path, |out| out.write_all(&bytes));
+    written.map_err(|error| {
+        let kind = if files::is_full(&error) {
+            Kind::ResourceExhausted
+        } else {
+            Kind::Internal
         };
         let message = match kind {
             Kind::ResourceExhausted => "no room on disk for feedback".to_owned(),
@@ -77,18 +82,6 @@ pub(super) fn write(path: &Path, report: &Report, z: &[f32]) -> Result<()> {
         };
         Error::new(kind, message).with_source(error)
     })
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    // Without this a power cut may undo the rename.
-    File::open(directory)?.sync_all()
 }
 
 /// Reads and checks a report.
@@ -172,11 +165,9 @@ fn checksum(json: &str, data: &[u8]) -> String {
 
 /// Makes a removal last through a power cut.
 pub(super) fn sync(directory: &Path) -> Result<()> {
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .or_kind(Kind::Internal, || {
-            format!("cannot write {}", directory.display())
-        })
+    files::sync_folder(directory).or_kind(Kind::Internal, || {
+        format!("cannot write {}", directory.display())
+    })
 }
 
 /// Removes a file; one that is gone already is fine.

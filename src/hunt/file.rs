@@ -1,11 +1,6 @@
 //! The files around a hunt: features and labels in (safetensors), the result out (JSON).
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::{collections::HashMap, fs::File, path::Path};
 
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -14,6 +9,7 @@ use serde::Serialize;
 use super::{Features, HuntOptions, HuntResult, features::check_shape};
 use crate::{
     error::{Error, Kind, Result, ResultExt},
+    files::write_output,
     head::HeadId,
 };
 
@@ -240,7 +236,7 @@ pub fn write_features(path: &Path, labelled: &LabelledFeatures) -> Result<()> {
     }
     let bytes =
         safetensors::serialize(tensors, Some(metadata)).or_kind(Kind::Internal, internal)?;
-    write_atomically(path, |out| out.write_all(&bytes))
+    write_output(path, |out| out.write_all(&bytes))
 }
 
 /// The result file: arrays nested as their dimensions say.
@@ -297,57 +293,10 @@ pub fn write_result(path: &Path, result: &HuntResult, options: &HuntOptions) -> 
         std: layers(&result.std),
         notes: &result.notes,
     };
-    write_atomically(path, |out| {
+    write_output(path, |out| {
         serde_json::to_writer(&mut *out, &file)?;
         out.write_all(b"\n")
     })
-}
-
-/// Writes a temporary file beside `path`, syncs it, renames it and syncs the folder.
-///
-/// # Errors
-/// `NotFound` if the folder does not exist; `ResourceExhausted` if writing fails.
-pub fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::not_found(format!(
-            "cannot write {}: there is no folder {}",
-            path.display(),
-            folder.display()
-        )));
-    }
-    let failed = || format!("cannot write {}", path.display());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".headhunt-");
-    // Temporary files are private by default; this one becomes a result, under the user's umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder
-        .tempfile_in(folder)
-        .or_kind(Kind::ResourceExhausted, failed)?;
-    let mut out = BufWriter::new(temporary.as_file_mut());
-    write(&mut out)
-        .and_then(|()| out.flush())
-        .or_kind(Kind::ResourceExhausted, failed)?;
-    drop(out);
-    temporary
-        .as_file()
-        .sync_all()
-        .or_kind(Kind::ResourceExhausted, failed)?;
-    temporary
-        .persist(path)
-        .map_err(|e| e.error)
-        .or_kind(Kind::ResourceExhausted, failed)?;
-    // The name too: without this a power cut may bring the old file back.
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .or_kind(Kind::ResourceExhausted, failed)
 }
 
 #[cfg(test)]
@@ -490,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_missing_folder_is_not_found() {
-        let e = write_atomically(Path::new("/nonexistent/x.json"), |_| Ok(())).unwrap_err();
+        let e = write_output(Path::new("/nonexistent/x.json"), |_| Ok(())).unwrap_err();
         assert_eq!(e.kind(), Kind::NotFound);
     }
 
@@ -499,7 +448,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.json");
         std::fs::write(&path, "old").unwrap();
-        let e = write_atomically(&path, |out| {
+        let e = write_output(&path, |out| {
             out.write_all(b"half")?;
             Err(std::io::Error::other("disk full"))
         })

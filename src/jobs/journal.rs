@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::record::{Record, SCHEMA};
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    hunt::file::write_atomically,
+    files::write_output,
     limits,
 };
 
@@ -117,7 +117,7 @@ impl Journal {
         ending: &str,
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
     ) -> Result<()> {
-        write_atomically(&self.path(id, ending), write).map_err(|error| {
+        write_output(&self.path(id, ending), write).map_err(|error| {
             let message = match error.kind() {
                 Kind::ResourceExhausted => {
                     "the job could not be written down: the disk under admin.dir is full or refused"

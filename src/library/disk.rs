@@ -2,27 +2,32 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     path::Path,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, Kind, Result, ResultExt};
+use crate::{
+    error::{Error, Kind, Result, ResultExt},
+    files::{self, NewFile},
+};
 
-/// Beginning of the names of temporary files.
-pub(super) const TEMPORARY: &str = ".tmp-";
+/// What is written here.
+pub(super) const NEW: NewFile = NewFile {
+    prefix: ".tmp-",
+    mode: files::PRIVATE,
+};
 
 /// An error of the disk, without a path of the server's.
 pub(super) fn refused(what: &str, error: io::Error) -> Error {
-    let (kind, why) = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            (
-                Kind::ResourceExhausted,
-                "the disk under admin.dir is full: delete clips, or have the operator make room",
-            )
-        }
-        _ => (Kind::Internal, "the disk under admin.dir refused"),
+    let (kind, why) = if files::is_full(&error) {
+        (
+            Kind::ResourceExhausted,
+            "the disk under admin.dir is full: delete clips, or have the operator make room",
+        )
+    } else {
+        (Kind::Internal, "the disk under admin.dir refused")
     };
     Error::new(kind, format!("{what}: {why}")).with_source(error)
 }
@@ -30,28 +35,8 @@ pub(super) fn refused(what: &str, error: io::Error) -> Error {
 /// Writes a record as JSON: beside it first, synced, renamed, the folder synced.
 pub(super) fn write_json(path: &Path, record: &impl Serialize, what: &str) -> Result<()> {
     let json = serde_json::to_vec(record).or_kind(Kind::Internal, || what.to_owned())?;
-    let folder = folder_of(path);
-    write_file(folder, path, &json).map_err(|e| refused(what, e))
-}
-
-fn write_file(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = temporary(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    sync_folder(folder)
-}
-
-/// A temporary file that is removed unless it is persisted.
-pub(super) fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .tempfile_in(folder)
-}
-
-/// Without this a power cut may undo a rename.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    let written = NEW.write(path, |out| out.write_all(&json));
+    written.map_err(|e| refused(what, e))
 }
 
 /// Reads a record of at most so many bytes; `None` where it is not one.
@@ -74,13 +59,6 @@ pub(super) fn remove(path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "a file could not be removed");
-    }
-}
-
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
 

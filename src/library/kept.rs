@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
+    files,
     head::HeadFeatures,
     limits,
     score::locate::SegmentSpan,
@@ -382,7 +383,7 @@ impl KeptWriter {
         self.part.sync_all().map_err(refused)?;
         let whole = self.held.path(WHOLE);
         fs::rename(self.held.path(PART), &whole).map_err(refused)?;
-        disk::sync_folder(disk::folder_of(&whole)).map_err(refused)?;
+        files::sync_folder(files::folder_of(&whole)).map_err(refused)?;
         disk::remove(&self.held.path(JOURNAL));
         self.held.library.with_features(|features| {
             features.note(&self.clip, &self.held.stem, end, true);

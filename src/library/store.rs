@@ -462,7 +462,7 @@ fn read_clips(folder: &Path) -> std::io::Result<Vec<Clip>> {
     let mut clips = Vec::new();
     for name in &names {
         let path = folder.join(name);
-        if name.starts_with(disk::TEMPORARY) {
+        if name.starts_with(disk::NEW.prefix) {
             tracing::info!(name, "an upload that did not end is removed");
             disk::remove(&path);
         } else if is_id(name) && !names.contains(&format!("{name}.json")) {

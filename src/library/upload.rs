@@ -67,7 +67,9 @@ impl Upload {
                 limits::CLIP_UPLOADS_MAX
             )));
         }
-        let file = disk::temporary(&library.clips_dir()).map_err(|e| disk::refused(WHAT, e))?;
+        let file = disk::NEW
+            .within(&library.clips_dir())
+            .map_err(|e| disk::refused(WHAT, e))?;
         Ok(Upload {
             reserved: Reserved {
                 quota: library.quota().clone(),

@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
+    files::{self, NewFile},
     limits::{
         FINGERPRINT_CACHE_ENTRIES_MAX, FINGERPRINT_CACHE_ENTRY_MAX_BYTES, TOKENIZER_FILE_MAX_BYTES,
     },
@@ -307,10 +308,12 @@ fn write_entry(cache: &Path, path: &Path, entry: &Entry) -> Result<()> {
     fs::create_dir_all(cache).or_kind(Kind::Internal, named)?;
     forget_oldest(cache);
     let text = serde_json::to_vec(entry).or_kind(Kind::Internal, named)?;
-    let file = tempfile::NamedTempFile::new_in(cache).or_kind(Kind::Internal, named)?;
-    fs::write(file.path(), text).or_kind(Kind::Internal, named)?;
-    file.persist(path).or_kind(Kind::Internal, named)?;
-    Ok(())
+    let new = NewFile {
+        prefix: ".entry-",
+        mode: files::PRIVATE,
+    };
+    new.write(path, |out| out.write_all(&text))
+        .or_kind(Kind::Internal, named)
 }
 
 /// Keeps the folder bounded.

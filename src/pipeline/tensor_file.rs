@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::error::{Kind, Result, ResultExt};
+use crate::{
+    error::{Kind, Result, ResultExt},
+    files::{begin_output, folder_of, put_output},
+};
 
 /// Numbers of one tensor, in their final order, kept on disk until the file is written.
 pub struct Spool {
@@ -120,10 +123,7 @@ pub fn write(out: &Path, tensors: Vec<Tensor>, metadata: &BTreeMap<String, Strin
     // The format wants the data 8-byte aligned.
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let mut file = tempfile::Builder::new()
-        .prefix(".headhunt-")
-        .tempfile_in(folder_of(out))
-        .or_kind(Kind::ResourceExhausted, failed)?;
+    let mut file = begin_output(out)?;
     {
         let mut to = BufWriter::with_capacity(1 << 20, file.as_file_mut());
         let full = Kind::ResourceExhausted;
@@ -152,26 +152,7 @@ pub fn write(out: &Path, tensors: Vec<Tensor>, metadata: &BTreeMap<String, Strin
         }
         to.flush().or_kind(full, failed)?;
     }
-    file.as_file()
-        .sync_all()
-        .or_kind(Kind::ResourceExhausted, failed)?;
-    let saved = file.persist(out).or_kind(Kind::ResourceExhausted, failed)?;
-    // A temporary file is private; a result is for whoever may read the folder.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        saved
-            .set_permissions(std::fs::Permissions::from_mode(0o644))
-            .or_kind(Kind::ResourceExhausted, failed)?;
-    }
-    Ok(())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
+    put_output(file, out)
 }
 
 fn cannot_write(path: &Path) -> String {

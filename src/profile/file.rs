@@ -5,12 +5,7 @@
 //! keys and no spaces, numbers in their shortest form that reads back equal. Indenting a file anew
 //! does not break it, changing a number does.
 
-use std::{
-    fmt::Write as _,
-    fs::{self, File},
-    io::{Read, Write as _},
-    path::Path,
-};
+use std::{fmt::Write as _, fs::File, io::Read, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,12 +13,19 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Kind, Result, ResultExt},
+    files::NewFile,
     limits,
 };
 
 use super::{Profile, SCHEMA, SCHEMA_NEWEST};
 
 const CHECKSUM_PREFIX: &str = "sha256:";
+
+/// A profile is no secret: others may read it.
+const FILE: NewFile = NewFile {
+    prefix: ".profile-",
+    mode: 0o644,
+};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,17 +91,19 @@ impl Profile {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        write_atomically(path, self.to_text()?.as_bytes()).map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    Kind::ResourceExhausted
-                }
-                std::io::ErrorKind::NotFound => Kind::NotFound,
-                std::io::ErrorKind::PermissionDenied => Kind::FailedPrecondition,
-                _ => Kind::Internal,
-            };
-            Error::new(kind, "cannot write it").with_source(error)
-        })
+        let text = self.to_text()?;
+        FILE.write(path, |out| out.write_all(text.as_bytes()))
+            .map_err(|error| {
+                let kind = match error.kind() {
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                        Kind::ResourceExhausted
+                    }
+                    std::io::ErrorKind::NotFound => Kind::NotFound,
+                    std::io::ErrorKind::PermissionDenied => Kind::FailedPrecondition,
+                    _ => Kind::Internal,
+                };
+                Error::new(kind, "cannot write it").with_source(error)
+            })
     }
 }
 
@@ -186,26 +190,4 @@ fn write_canonical(value: &Value, out: &mut String) {
             let _ = write!(out, "{scalar}");
         }
     }
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".profile-")
-        .permissions(permissions())
-        .tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    // Without this a power cut may undo the rename.
-    File::open(directory)?.sync_all()
-}
-
-/// A profile is no secret: others may read it, as the umask allows.
-fn permissions() -> fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    fs::Permissions::from_mode(0o644)
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     cli::common::check_output,
     error::{Kind, Result, ResultExt},
+    files::{begin_output, put_output},
     rpc::proto::{self, segment_rule::Rule},
 };
 
@@ -316,20 +317,15 @@ async fn report(to: &Connection, id: String, out: &std::path::Path) -> Result<()
         .await
         .map_err(refused)?
         .into_inner();
-    let folder = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => std::path::Path::new("."),
-    };
     // Whole or not at all.
-    let mut file =
-        tempfile::NamedTempFile::new_in(folder).or_kind(Kind::ResourceExhausted, failed)?;
+    let mut file = begin_output(out)?;
     let mut bytes = 0;
     while let Some(response) = stream.message().await.map_err(refused)? {
         bytes += response.chunk.len();
         file.write_all(&response.chunk)
             .or_kind(Kind::ResourceExhausted, failed)?;
     }
-    file.persist(out).or_kind(Kind::ResourceExhausted, failed)?;
+    put_output(file, out)?;
     to.print(
         &json!({"job_id": id, "out": out.display().to_string(), "bytes": bytes}),
         || format!("wrote {}", out.display()),

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
-    io::{BufReader, BufWriter, Write},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
@@ -83,11 +83,10 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<usize> {
         .collect::<Result<Vec<_>>>()?;
     first.merged(names).write(out)?;
     write_whole(out, |file| {
-        let mut file = BufWriter::new(file);
         for text in &texts {
             writeln!(file, "{text}")?;
         }
-        file.flush()
+        Ok(())
     })?;
     Ok(count)
 }

@@ -1,7 +1,7 @@
 //! What a scores file belongs to: `FILE.meta.json` beside it.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{Read, Write},
     path::{Path, PathBuf},
 };
@@ -12,6 +12,7 @@ use super::{Shard, VideoList};
 use crate::{
     engine::probe::ProbeInfo,
     error::{Error, Kind, Result, ResultExt},
+    files::NewFile,
     limits::SCORES_META_MAX_BYTES,
     profile::Profile,
 };
@@ -170,27 +171,17 @@ impl Meta {
     }
 }
 
-/// Writes a file beside its place, syncs it and renames it.
+/// Writes a file that is whole or not there.
 pub(super) fn write_whole(
     path: &Path,
-    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+    let new = NewFile {
+        prefix: ".scores-",
+        mode: 0o644,
     };
-    let written = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".scores-")
-            .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder)?;
-        write(file.as_file_mut())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
-    };
-    written().or_kind(Kind::FailedPrecondition, || {
-        format!("cannot write {}", path.display())
-    })
+    new.write(path, write)
+        .or_kind(Kind::FailedPrecondition, || {
+            format!("cannot write {}", path.display())
+        })
 }

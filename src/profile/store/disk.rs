@@ -1,15 +1,17 @@
 //! Files of a store: where they are, and writes that leave the old or the new.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::error::{Error, Kind, Result, ResultExt as _};
+use crate::{
+    error::{Error, Kind, Result, ResultExt as _},
+    files::{self, NewFile, folder_of, sync_folder},
+};
 
 /// Names of files that are being written begin so. Only a writer that was killed leaves one.
 const TEMPORARY: &str = ".store-";
@@ -173,20 +175,12 @@ pub(super) fn read(path: &Path, most: u64) -> Result<Option<String>> {
 /// Writes a file that is the old or the new one at every instant, and the new one for good when this
 /// returns: beside it first, synced, renamed, and the rename synced with the directory.
 pub(super) fn write(path: &Path, text: &str, access: Access) -> Result<()> {
-    replace(path, text, access)
+    let new = NewFile {
+        prefix: TEMPORARY,
+        mode: access.mode(),
+    };
+    new.write(path, |out| out.write_all(text.as_bytes()))
         .map_err(|error| failed(error, || format!("cannot write {}", path.display())))
-}
-
-fn replace(path: &Path, text: &str, access: Access) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .permissions(Permissions::from_mode(access.mode()))
-        .tempfile_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync(directory)
 }
 
 /// Removes a file, if it is there, for good.
@@ -194,7 +188,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     let removed = match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => sync(path.parent().unwrap_or(Path::new("."))),
+        Ok(()) => sync_folder(folder_of(path)),
     };
     removed.map_err(|error| failed(error, || format!("cannot remove {}", path.display())))
 }
@@ -204,14 +198,9 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
     let made = match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => sync(path.parent().unwrap_or(Path::new("."))),
+        Ok(()) => sync_folder(folder_of(path)),
     };
     made.map_err(|error| failed(error, || format!("cannot make {}", path.display())))
-}
-
-/// Without this a power cut may undo what happened in a directory.
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 /// Who may do what with a file; profiles are no secret.
@@ -234,7 +223,7 @@ impl Access {
 
 fn failed(error: io::Error, what: impl FnOnce() -> String) -> Error {
     let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
+        _ if files::is_full(&error) => Kind::ResourceExhausted,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             Kind::FailedPrecondition
         }
