@@ -2,6 +2,7 @@
 //! labelled synthetic clips of a street under a fixed camera.
 
 mod anomaly;
+mod background;
 mod baseline;
 mod canvas;
 mod client;
