@@ -28,7 +28,7 @@ pub const PRIVATE: u32 = 0o600;
 pub const SHARED: u32 = 0o666;
 
 /// What a user asked for by name.
-const OUTPUT: NewFile = NewFile {
+pub const OUTPUT: NewFile = NewFile {
     prefix: ".headhunt-",
     mode: SHARED,
 };

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Environment,
     error::{Error, Kind, Result, ResultExt},
+    files,
     media::MediaSource,
     model::{
         InternVl, LoadOptions,
@@ -205,10 +206,7 @@ pub fn check_output(flag: &str, path: &Path) -> Result<()> {
             path.display()
         )));
     }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = files::folder_of(path);
     if !parent.is_dir() {
         return Err(Error::not_found(format!(
             "{flag} {}: there is no directory {}",
@@ -216,11 +214,12 @@ pub fn check_output(flag: &str, path: &Path) -> Result<()> {
             parent.display()
         )));
     }
-    // As it will be written: beside its place, and renamed.
-    tempfile::NamedTempFile::new_in(parent).or_kind(Kind::FailedPrecondition, || {
-        format!("{flag} {}: no file can be made there", path.display())
-    })?;
-    Ok(())
+    // As it will be written: beside its place, renamed, and synced with the folder.
+    tempfile::NamedTempFile::new_in(parent)
+        .and_then(|_| files::sync_folder(parent))
+        .or_kind(Kind::FailedPrecondition, || {
+            format!("{flag} {}: no file can be made there", path.display())
+        })
 }
 
 /// The same for a page that goes beside `out`.

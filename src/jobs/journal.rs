@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::record::{Record, SCHEMA};
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    files::write_output,
+    files::{OUTPUT, write_output},
     limits,
 };
 
@@ -54,7 +54,7 @@ impl Journal {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
                 continue;
             };
-            if name.starts_with(".headhunt-") {
+            if name.starts_with(OUTPUT.prefix) {
                 // Of a write that did not end.
                 let _ = fs::remove_file(&path);
             } else if let Some(id) = name.strip_suffix(".json").filter(|id| is_id(id)) {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    files::NewFile,
+    files::{self, NewFile},
     limits,
 };
 
@@ -95,9 +95,7 @@ impl Profile {
         FILE.write(path, |out| out.write_all(text.as_bytes()))
             .map_err(|error| {
                 let kind = match error.kind() {
-                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                        Kind::ResourceExhausted
-                    }
+                    _ if files::is_full(&error) => Kind::ResourceExhausted,
                     std::io::ErrorKind::NotFound => Kind::NotFound,
                     std::io::ErrorKind::PermissionDenied => Kind::FailedPrecondition,
                     _ => Kind::Internal,

@@ -3,12 +3,15 @@
 
 use std::{
     fs::File,
-    io::{ErrorKind, Write as _},
+    io::Write as _,
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
 
 /// A temporary file that is being filled.
 #[derive(Debug)]
@@ -22,9 +25,9 @@ pub(crate) struct Spool {
 impl Spool {
     /// An empty file in `dir`.
     pub(crate) fn create(dir: &Path, max_bytes: u64) -> Result<Self> {
-        let file = tempfile::tempfile_in(dir).map_err(|e| match e.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(dir, 0, e),
-            _ => {
+        let file = tempfile::tempfile_in(dir).map_err(|e| match e {
+            e if files::is_full(&e) => no_space(dir, 0, e),
+            e => {
                 // Whoever uploads is told what, the operator also where.
                 tracing::error!(folder = %dir.display(), "the spool folder cannot be used: {e}");
                 Error::precondition(format!(

@@ -12,7 +12,10 @@ use super::{
     Dtype,
     fill::{Init, Stream},
 };
-use crate::error::{Error, Kind, Result, ResultExt};
+use crate::{
+    error::{Error, Kind, Result, ResultExt},
+    files,
+};
 
 /// Values filled at a time: 32 MiB of f32.
 const PIECE_VALUES: usize = 8 << 20;
@@ -95,11 +98,10 @@ pub(super) fn write_shard(
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let failed = |e: std::io::Error| {
-        let kind = match e.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Kind::ResourceExhausted
-            }
-            _ => Kind::Internal,
+        let kind = if files::is_full(&e) {
+            Kind::ResourceExhausted
+        } else {
+            Kind::Internal
         };
         Error::new(kind, format!("cannot write {}", path.display())).with_source(e)
     };

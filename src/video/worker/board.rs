@@ -62,8 +62,13 @@ impl Board {
     /// Keeps it for another process. Its own must have ended.
     pub(super) fn keep(self) {
         let room = || locked(&SPARE).len() < WORKER_SPARE_BOARDS;
-        // At once: what its process left there, 140 MiB perhaps, would be this one's for as long as none is started.
-        if self.map.is_some() && room() && self.clear().is_ok() {
+        // At once: what its process left there, 140 MiB perhaps, would be this one's for as long as none is started. What it
+        // took without writing it is not seen by whoever clears.
+        let cleared = || {
+            self.clear()
+                .is_ok_and(|()| self.bytes() <= WORKER_SPARE_BYTES)
+        };
+        if self.map.is_some() && room() && cleared() {
             let mut spare = locked(&SPARE);
             if spare.len() < WORKER_SPARE_BOARDS {
                 spare.push(self);
@@ -98,6 +103,14 @@ impl Board {
             }
         }
         Ok(())
+    }
+
+    /// Memory that it has, bytes.
+    fn bytes(&self) -> u64 {
+        let blocks = fstat(&self.file).map(|file| file.st_blocks);
+        blocks.map_or(u64::MAX, |blocks| {
+            u64::try_from(blocks).unwrap_or(0).saturating_mul(512)
+        })
     }
 
     fn fresh() -> io::Result<Self> {
@@ -276,9 +289,8 @@ mod tests {
     #[test]
     fn a_board_is_cleared_wherever_it_was_used_and_kept_with_little_memory() {
         let board = Board::fresh().unwrap();
-        let blocks = |board: &Board| fstat(&board.file).unwrap().st_blocks as u64 * 512;
         board.clear().unwrap();
-        assert_eq!(blocks(&board), 0);
+        assert_eq!(board.bytes(), 0);
         // Two pieces with a hole between them, and one too many at the end.
         let half = WORKER_SPARE_BYTES / 2;
         let pieces = [
@@ -290,13 +302,18 @@ mod tests {
             let used = vec![0xA5; bytes as usize];
             assert_eq!(pwrite(&board.file, &used, at).unwrap(), used.len());
         }
-        assert!(blocks(&board) > WORKER_SPARE_BYTES);
+        assert!(board.bytes() > WORKER_SPARE_BYTES);
         board.keep();
         let board = Board::new().unwrap();
-        assert_eq!(blocks(&board), WORKER_SPARE_BYTES);
+        assert_eq!(board.bytes(), WORKER_SPARE_BYTES);
         for (at, bytes) in pieces {
             let read = board.read(bytes as usize, at).unwrap();
             assert!(read.iter().all(|byte| *byte == 0), "at {at}");
         }
+        // Taken and never written, which looks like a hole.
+        fallocate(&board.file, FallocateFlags::empty(), 0, WORKER_SHARED_BYTES).unwrap();
+        assert_eq!(board.bytes(), WORKER_SHARED_BYTES);
+        board.keep();
+        assert_eq!(Board::new().unwrap().bytes(), 0, "it was not kept");
     }
 }
