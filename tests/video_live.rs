@@ -7,7 +7,12 @@ mod video_support;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -160,6 +165,7 @@ struct Script {
     sessions: Mutex<VecDeque<Session>>,
     dialled: Mutex<Vec<Duration>>,
     clock: Mutex<Option<Arc<dyn Clock>>>,
+    farewells: Arc<AtomicUsize>,
 }
 
 fn failure(kind: FailureKind) -> Failure {
@@ -188,6 +194,7 @@ impl Dial for Script {
                 track,
                 steps: session.steps,
                 clock,
+                farewells: Arc::clone(&self.farewells),
             }) as Box<dyn Packets>)
         })
     }
@@ -197,6 +204,7 @@ struct Playing {
     track: Track,
     steps: VecDeque<Step>,
     clock: Arc<dyn Clock>,
+    farewells: Arc<AtomicUsize>,
 }
 
 impl Packets for Playing {
@@ -221,6 +229,13 @@ impl Packets for Playing {
                     Some(Step::Hang) | None => std::future::pending().await,
                 }
             }
+        })
+    }
+
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            self.clock.sleep(Duration::from_millis(500)).await;
+            self.farewells.fetch_add(1, Ordering::SeqCst);
         })
     }
 }
@@ -683,9 +698,9 @@ fn damage_that_looks_like_pictures_over_the_limit_is_an_outage() {
 #[test]
 fn packets_without_any_picture_are_a_failure_that_is_retried() {
     let clip = recording(Codec::H264, 20, 160, 120);
-    // No key frame ever: frames 1..9 again and again, for two minutes of the test's clock.
+    // No key frame ever: frames 1..9 again and again, without a pause that anything could look around in.
     let mut steps = vec![];
-    for round in 0..60 {
+    for round in 0..600 {
         steps.extend(clip.frames(1, 10, round * 9 * 100));
         steps.push(Step::Wait(Duration::from_secs(2)));
     }
@@ -695,6 +710,8 @@ fn packets_without_any_picture_are_a_failure_that_is_retried() {
     ]);
     let (seen, end) = rig.run(frames(20));
     end.unwrap();
+    let dialled = rig.script.dialled.lock().unwrap().clone();
+    assert!(dialled[1] < Duration::from_secs(200), "{dialled:?}");
     assert!(
         seen.states.iter().any(|(_, state)| matches!(
             state,
@@ -738,6 +755,28 @@ fn stop_delivers_what_arrived_and_cancel_does_not_wait() {
     let (_, end) = rig.run(|_| false);
     let error: Error = end.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
+}
+
+#[test]
+fn each_session_is_told_goodbye_however_it_ends() {
+    let clip = recording(Codec::H264, 20, 160, 120);
+    let with = |last: Step| {
+        let mut steps = clip.all();
+        steps.push(last);
+        (Some(clip.track.clone()), steps)
+    };
+    let rig = Rig::new(vec![
+        with(Step::Fail(FailureKind::Silence)),
+        with(Step::Fail(FailureKind::Reset)),
+        with(Step::Hang),
+    ]);
+    let (_, end) = rig.run(frames(50));
+    end.unwrap();
+    let begun = std::time::Instant::now();
+    while rig.script.farewells.load(Ordering::SeqCst) < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -114,6 +114,12 @@ pub const FRAME_DURATION_MAX_MILLIS: u64 = 60_000;
 /// this is a jump, milliseconds. Bursts after a stall stay below it packet by packet.
 pub const LIVE_CLOCK_AHEAD_MILLIS: u64 = 5_000;
 
+/// A camera's clock is compared with the arrival of its packets over so much time in which they arrive, milliseconds.
+pub const LIVE_PACE_WINDOW_MILLIS: u64 = 2_500;
+
+/// So many times too slow or too fast it is not what it declares; less is a network that is slow for a while.
+pub const LIVE_PACE_FACTOR: u64 = 4;
+
 /// Media time of a live source without pictures that is reported as a gap, milliseconds, where it is
 /// also three times as long as a frame was shown before it: less is a camera that slows down to a
 /// picture a second where nothing moves.

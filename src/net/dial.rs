@@ -183,13 +183,10 @@ fn unshaken(error: &std::io::Error, target: &Target<'_>) -> Failure {
             FailureKind::Tls,
             format!("the TLS handshake with {target} failed: {tls}"),
         ),
-        None if error.kind() == std::io::ErrorKind::ConnectionReset => Failure::new(
-            FailureKind::Reset,
-            format!("{target} broke the connection during the TLS handshake"),
-        ),
+        // Nothing was said of certificates: one that restarts or has no room for another breaks off.
         None => Failure::new(
-            FailureKind::Tls,
-            format!("the TLS handshake with {target} failed: {error}"),
+            FailureKind::Reset,
+            format!("{target} broke the connection during the TLS handshake: {error}"),
         ),
     }
 }

@@ -262,7 +262,7 @@ fn redirect(response: &Response<Vec<u8>>) -> Option<String> {
     Some(location.as_str().to_owned())
 }
 
-pub(super) fn wrong_credentials() -> Failure {
+fn wrong_credentials() -> Failure {
     Failure::new(
         FailureKind::Unauthorized,
         "the camera does not accept the user name and password of its URL",

@@ -99,8 +99,13 @@ impl<'a> Attempt<'a> {
         self.granted(&Method::Describe, &described)?;
         let chosen = sdp::choose(described.body(), self.url.is_tls())?;
         let base = base(self.url, &described);
-        let track_url = sdp::control_url(&base, chosen.track_control.as_deref())?;
         let aggregate = sdp::control_url(&base, chosen.session_control.as_deref())?;
+        // As widespread clients read it: a session's URL of its own is what its tracks' are below.
+        let below = match chosen.session_control.as_deref() {
+            Some(control) if control.contains("://") => &aggregate,
+            _ => &base,
+        };
+        let track_url = sdp::control_url(below, chosen.track_control.as_deref())?;
 
         let mut ports = match self.transport {
             Transport::Tcp => None,
@@ -123,13 +128,17 @@ impl<'a> Attempt<'a> {
         self.granted(&Method::Setup, &set_up)?;
         let granted = set_up.header(&headers::TRANSPORT).map(|h| h.as_str());
         let granted = match self.transport {
-            Transport::Tcp => transport::granted_interleaved(granted)?,
+            Transport::Tcp => transport::granted_interleaved(granted),
             Transport::Udp => {
-                transport::granted_datagrams(granted, self.dialogue.connection.peer.ip())?
+                transport::granted_datagrams(granted, self.dialogue.connection.peer.ip())
             }
         };
         let (session, session_timeout) = session(&set_up);
         self.dialogue.session = session;
+        if granted.is_err() {
+            self.leave(&aggregate).await;
+        }
+        let granted = granted?;
 
         let mut receiver = Receiver::new(&chosen.track, ports.is_some(), rand::random());
         let now = self.client.clock.now();

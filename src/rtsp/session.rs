@@ -1,7 +1,7 @@
 //! A playing session: packets in, signs of life and reports out.
 //!
 //! There is no task behind it: everything happens inside `next`, and nothing is left when the
-//! session is dropped.
+//! session is dropped, but for what the camera keeps of one that was not closed.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use rtsp_types::{Method, Response};
 
 use super::{
     Client, Failure, FailureKind, Packet, Track, Url,
-    dialogue::{Ask, Dialogue, Wish, cseq, wrong_credentials},
+    dialogue::{Ask, Dialogue, Wish, cseq},
     receiver::Receiver,
     rtp,
     udp::{Datagram, Ports},
@@ -134,7 +134,10 @@ impl Session {
     pub async fn close(mut self) {
         let teardown = self.ask(Method::Teardown);
         let dialogue = &mut self.parts.dialogue;
-        if self.failed.is_some() {
+        // Where the connection is not to blame, the camera may still believe in the session.
+        let broken =
+            |failure: &Failure| matches!(failure.kind, FailureKind::Reset | FailureKind::Timeout);
+        if self.failed.as_ref().is_some_and(broken) {
             return;
         }
         let Ok((number, _)) = dialogue.send(&teardown) else {
@@ -335,18 +338,18 @@ impl Session {
         }
         self.parts.keepalive.asked = None;
         match status {
-            401 => {
-                self.parts.dialogue.challenged(challenges)?;
-                if self.parts.keepalive.repeated {
-                    return Err(wrong_credentials());
-                }
+            401 if !self.parts.keepalive.repeated
+                && self.parts.dialogue.challenged(challenges).is_ok() =>
+            {
                 let ask = self.ask(self.parts.keepalive.method.clone());
                 let (number, _) = self.parts.dialogue.send(&ask)?;
                 self.parts.keepalive.asked = Some(number);
                 self.parts.keepalive.repeated = true;
             }
             454 => return Err(ended("the camera does not know the session any more")),
-            400..=499 | 501 | 551 => self.parts.keepalive.method = Method::Options,
+            // It plays, whatever it thinks of this request. If it counts on another one, it ends the session, and the
+            // next DESCRIBE tells what is wrong.
+            400.. => self.parts.keepalive.method = Method::Options,
             _ => {}
         }
         Ok(())

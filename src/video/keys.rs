@@ -32,6 +32,17 @@ struct Wait {
     since: Option<i64>,
 }
 
+/// PTS of the first and the last picture that may lack packets, where some are missing between those of one picture, which
+/// had all of its own or not, and those of the next one. Pictures come in the order in which they are decoded, so the next
+/// may be shown earlier.
+pub(crate) fn lacking(before: i64, whole: bool, next: i64) -> (i64, i64) {
+    if whole {
+        (next.min(before.saturating_add(1)), next)
+    } else {
+        (next.min(before), next.max(before))
+    }
+}
+
 impl KeyGate {
     /// Waits for the first key frame of a connection.
     pub(crate) fn new() -> Self {
@@ -120,6 +131,20 @@ mod tests {
         assert!(!gate.admits_at(240, true));
         assert!(gate.admits_at(280, true));
         assert!(gate.admits_at(320, false));
+    }
+
+    #[test]
+    fn a_key_frame_without_its_end_is_dropped_though_the_next_picture_is_shown_before_it() {
+        let gate = KeyGate::new();
+        assert!(gate.admits_at(0, true));
+        let (from, to) = lacking(120, false, 40);
+        gate.lost(from, to);
+        assert!(!gate.admits_at(120, true), "its end is missing");
+        assert!(!gate.admits_at(40, false) && !gate.admits_at(160, false));
+        assert!(gate.admits_at(200, true));
+        assert_eq!(lacking(120, true, 40), (40, 40), "it is whole");
+        assert_eq!(lacking(40, true, 120), (41, 120));
+        assert_eq!(lacking(40, false, 120), (40, 120));
     }
 
     #[test]

@@ -91,14 +91,14 @@ async fn base_urls_come_from_the_headers() {
         assert_eq!(seen[2].uri, track);
         assert_eq!(seen[3].uri, aggregate);
     }
-    // Without any it is the request's, and absolute controls stand for themselves.
+    // Without any it is the request's. A session's own URL stands for itself, and for what its tracks are below.
     let camera = Camera::new(|seen| {
         let sdp = SDP.replace("a=control:*", "a=control:rtsp://10.0.0.7/all");
         (seen.method == "DESCRIBE").then(|| vec![Act::Send(seen.answer("200 OK", "", &sdp))])
     })
     .await;
     drop(playing(&camera, &patient(), &tcp()).await);
-    assert_eq!(camera.seen()[2].uri, camera.text("/live/video"));
+    assert_eq!(camera.seen()[2].uri, "rtsp://10.0.0.7/all/video");
     assert_eq!(camera.seen()[3].uri, "rtsp://10.0.0.7/all");
 }
 
@@ -388,8 +388,20 @@ async fn a_session_that_does_not_come_about_is_given_back() {
         _ => None,
     })
     .await;
-    let failure = failure(&camera, &patient(), &tcp()).await;
-    assert_eq!(failure.kind, FailureKind::Busy);
+    let busy = failure(&camera, &patient(), &tcp()).await;
+    assert_eq!(busy.kind, FailureKind::Busy);
+    until("given back", || {
+        camera.methods().contains(&"TEARDOWN".to_owned())
+    })
+    .await;
+    // Granted, but not as it was asked for.
+    let camera = Camera::new(|seen| {
+        let headers = "Session: 7\r\nTransport: RTP/AVP;multicast;port=5000-5001\r\n";
+        (seen.method == "SETUP").then(|| vec![Act::Send(seen.answer("200 OK", headers, ""))])
+    })
+    .await;
+    let other = failure(&camera, &patient(), &tcp()).await;
+    assert_eq!(other.kind, FailureKind::Protocol);
     until("given back", || {
         camera.methods().contains(&"TEARDOWN".to_owned())
     })

@@ -215,6 +215,23 @@ async fn a_handshake_that_does_not_end_is_a_timeout_and_a_foreign_one_fails() {
     plain.await.unwrap();
 }
 
+/// As one that starts, or that has no room for another: nothing is wrong with its certificate.
+#[tokio::test]
+async fn a_handshake_that_is_broken_off_is_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("rtsps://{}/live", listener.local_addr().unwrap());
+    let url = Url::parse(&url).unwrap();
+    let closes = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // All of the greeting, so that the end is no reset.
+        let _ = socket.read(&mut [0; 4096]).await;
+    });
+    let access = trusting(Trust::Insecure);
+    let failure = within(patient().open(&url, &access)).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Reset, "{failure}");
+    closes.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_redirect_does_not_lead_out_of_tls() {
     let key = KeyPair::generate().unwrap();

@@ -2,7 +2,8 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use tokio::{runtime::Handle, sync::mpsc, task::AbortHandle};
+use tokio::{runtime::Handle, sync::mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     limits::LIVE_PACKETS_MAX,
@@ -19,12 +20,17 @@ pub trait Dial: Send + Sync + 'static {
 }
 
 /// A session. Dropping it closes its sockets.
-pub trait Packets: Send {
+pub trait Packets: Send + 'static {
     /// The video track.
     fn track(&self) -> &Track;
 
     /// The next packet. Dropping the future loses nothing.
     fn next(&mut self) -> Pending<'_, Packet>;
+
+    /// Says goodbye before it is dropped; in bounded time.
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async { drop(self) })
+    }
 }
 
 /// A camera's address and how it is reached.
@@ -54,6 +60,10 @@ impl Packets for Session {
     fn next(&mut self) -> Pending<'_, Packet> {
         Box::pin(Session::next(self))
     }
+
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(Session::close(*self))
+    }
 }
 
 /// What the task hands over: a track, then packets; a failure ends it.
@@ -63,27 +73,21 @@ pub(crate) enum Arrival {
     Failed(Failure),
 }
 
-/// The task. It ends when this is dropped.
+/// The task. It ends when this is dropped, once it has said goodbye: cameras have few sessions, and keep one over UDP until
+/// its timeout otherwise.
 pub(crate) struct Attempt {
     arrivals: mpsc::Receiver<Arrival>,
-    task: AbortHandle,
+    _over: DropGuard,
 }
 
 impl Attempt {
     pub(crate) fn start(dial: &Arc<dyn Dial>, runtime: &Handle) -> Self {
         let (sender, arrivals) = mpsc::channel(LIVE_PACKETS_MAX);
-        let dial = Arc::clone(dial);
-        let task = runtime.spawn(async move {
-            let failure = match run(dial.as_ref(), &sender).await {
-                Ok(()) => return,
-                Err(failure) => failure,
-            };
-            // Nobody waits for it any more where the receiver is gone.
-            let _ = sender.send(Arrival::Failed(failure)).await;
-        });
+        let (dial, over) = (Arc::clone(dial), CancellationToken::new());
+        runtime.spawn(run(dial, sender, over.clone()));
         Attempt {
             arrivals,
-            task: task.abort_handle(),
+            _over: over.drop_guard(),
         }
     }
 
@@ -102,23 +106,40 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        self.task.abort();
+async fn run(dial: Arc<dyn Dial>, sender: mpsc::Sender<Arrival>, over: CancellationToken) {
+    let dialled = tokio::select! {
+        biased;
+        () = over.cancelled() => return,
+        dialled = dial.dial() => dialled,
+    };
+    // Nobody waits for a failure any more where the receiver is gone.
+    let mut session = match dialled {
+        Ok(session) => session,
+        Err(failure) => {
+            let _ = sender.send(Arrival::Failed(failure)).await;
+            return;
+        }
+    };
+    let failure = tokio::select! {
+        biased;
+        () = over.cancelled() => None,
+        failure = hand_over(session.as_mut(), &sender) => failure,
+    };
+    if let Some(failure) = failure {
+        let _ = sender.send(Arrival::Failed(failure)).await;
     }
+    drop(sender);
+    session.close().await;
 }
 
-/// Ends well only when nobody listens any more.
-async fn run(dial: &dyn Dial, sender: &mpsc::Sender<Arrival>) -> Result<(), Failure> {
-    let mut session = dial.dial().await?;
+/// Until nobody listens any more, or the session fails.
+async fn hand_over(session: &mut dyn Packets, sender: &mpsc::Sender<Arrival>) -> Option<Failure> {
     let track = Arrival::Track(session.track().clone());
-    if sender.send(track).await.is_err() {
-        return Ok(());
-    }
+    sender.send(track).await.ok()?;
     loop {
-        let packet = session.next().await?;
-        if sender.send(Arrival::Packet(packet)).await.is_err() {
-            return Ok(());
+        match session.next().await {
+            Ok(packet) => sender.send(Arrival::Packet(packet)).await.ok()?,
+            Err(failure) => return Some(failure),
         }
     }
 }

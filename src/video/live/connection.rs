@@ -18,7 +18,7 @@ use crate::{
     video::{
         VideoLimits,
         graph::{Fault, Graph},
-        keys::KeyGate,
+        keys::{KeyGate, lacking},
         ledger::Loss,
         memory::PictureMemory,
         picture::{Formats, GstPicture},
@@ -156,12 +156,8 @@ impl Decoding for Connection {
         if packet.lost > 0
             && let Some((before, whole)) = self.previous
         {
-            let from = if whole {
-                before.saturating_add(1)
-            } else {
-                before
-            };
-            self.keys.lost(from.min(pts), pts);
+            let (from, to) = lacking(before, whole, pts);
+            self.keys.lost(from, to);
         }
         self.arrivals.entry(pts).or_insert(packet.arrived);
         while self.arrivals.len() > PENDING_MAX_FRAMES {

@@ -10,9 +10,12 @@
 //!   for more than five seconds while packets arrive (not while none do: the rest of a picture that a
 //!   connection stalled in comes later, and belongs where its beginning does). The clock is then laid
 //!   anew so that media time goes on as arrival times say.
+//! - A clock that goes at quite another rate than it declares is a jump too, and is then read at the rate that it has
+//!   (see `pace`).
 
 use std::time::Duration;
 
+use super::pace::{Mark, Pace, Rate, Verdict};
 use crate::{
     limits::{LIVE_CLOCK_AHEAD_MILLIS, TIMESTAMP_DISORDER_MILLIS},
     media::MediaTime,
@@ -36,8 +39,9 @@ pub(crate) struct Placed {
 /// The camera's clock on the line of media time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Line {
-    /// Ticks per second of this connection's clock.
-    rate: i128,
+    /// Of this connection's clock.
+    rate: Rate,
+    pace: Pace,
     /// Media time of tick 0, nanoseconds; none before the connection's first packet.
     zero: Option<i128>,
     /// The latest media time so far, and when its first packet arrived.
@@ -53,7 +57,9 @@ pub(crate) struct Line {
 impl Line {
     /// A new connection, whose clock has so many ticks per second.
     pub(crate) fn connect(&mut self, clock_rate: u32) {
-        self.rate = i128::from(clock_rate.max(1));
+        if let Some(rate) = self.pace.connect(Rate::declared(clock_rate)) {
+            self.rate = rate;
+        }
         self.zero = None;
         self.last = None;
         self.standing = 0;
@@ -66,12 +72,14 @@ impl Line {
 
     /// Places a packet with this many ticks that arrived then.
     pub(crate) fn place(&mut self, ticks: i64, arrived: Duration) -> Placed {
-        let since_zero = i128::from(ticks) * NANOS / self.rate.max(1);
+        let since_zero = self.rate.nanos(ticks);
         let expected = self.expected(arrived);
         let mut jumped = false;
         let last = self.last.replace(arrived).unwrap_or(arrived);
-        self.standing += (arrived.saturating_sub(last).as_nanos() as i128).min(GOES_ON);
-        let at = match (self.zero, self.newest) {
+        let passed = (arrived.saturating_sub(last).as_nanos() as i128).min(GOES_ON);
+        self.standing += passed;
+        self.pace.flows(passed);
+        let mut at = match (self.zero, self.newest) {
             (Some(zero), Some((newest, _))) => {
                 let at = zero + since_zero;
                 let stuck = at <= newest && self.standing > AHEAD;
@@ -86,8 +94,23 @@ impl Line {
         };
         if jumped || self.zero.is_none() {
             self.zero = Some(at - since_zero);
+            self.pace.anew();
         }
         if self.newest.is_none_or(|(newest, _)| at > newest) {
+            let mark = Mark {
+                ticks,
+                media: at,
+                arrived,
+            };
+            let verdict = self.pace.see(mark);
+            if let Some(Verdict::Wrong(_, right)) = verdict {
+                jumped = true;
+                at = right;
+            }
+            if let Some(Verdict::Wrong(rate, _) | Verdict::Refined(rate)) = verdict {
+                self.rate = rate;
+                self.zero = Some(at - rate.nanos(ticks));
+            }
             if let (false, Some((newest, _))) = (jumped, self.newest) {
                 self.step = (at - newest).min(DISORDER);
             }

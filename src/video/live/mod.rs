@@ -12,6 +12,7 @@
 mod attempt;
 mod connection;
 mod line;
+mod pace;
 mod policy;
 mod sequencer;
 mod source;

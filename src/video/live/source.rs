@@ -188,23 +188,28 @@ impl LiveSource {
                     self.drained(next)?;
                 }
             }
-            Link::Up(_)
-                if self.connection.is_some()
-                    && now.saturating_sub(self.progress) > self.options.picture_timeout =>
-            {
-                let message = format!(
-                    "packets arrive, but no picture came of them for {:.0} s",
-                    self.options.picture_timeout.as_secs_f64()
-                );
-                let failure = Failure {
-                    kind: FailureKind::Silence,
-                    message,
-                };
-                self.drain(Next::Interrupted(failure, GapReason::DecodeError));
-            }
-            Link::Waiting(_) | Link::Up(_) | Link::Draining(..) => {}
+            Link::Waiting(_) | Link::Up(_) | Link::Draining(..) => self.look_for_pictures(now),
         }
         Ok(())
+    }
+
+    /// Ends a session whose packets give no picture.
+    fn look_for_pictures(&mut self, now: Duration) {
+        if self.connection.is_none()
+            || !matches!(self.link, Link::Up(_))
+            || now.saturating_sub(self.progress) <= self.options.picture_timeout
+        {
+            return;
+        }
+        let message = format!(
+            "packets arrive, but no picture came of them for {:.0} s",
+            self.options.picture_timeout.as_secs_f64()
+        );
+        let failure = Failure {
+            kind: FailureKind::Silence,
+            message,
+        };
+        self.drain(Next::Interrupted(failure, GapReason::DecodeError));
     }
 
     /// Takes what the session's task sent, and what else is there at once.
@@ -244,6 +249,8 @@ impl LiveSource {
                 _ => None,
             };
         }
+        // Where packets never stop, nothing else wakes this up.
+        self.look_for_pictures(self.options.clock.now());
         Ok(())
     }
 
@@ -256,7 +263,7 @@ impl LiveSource {
             Some(_) => Duration::from_millis(LIVE_DRAIN_MILLIS),
             None => Duration::ZERO,
         };
-        // Dropping an attempt closes its sockets.
+        // Dropping an attempt says goodbye and closes its sockets.
         self.link = Link::Draining(Instant::now() + patience, next);
     }
 
