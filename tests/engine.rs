@@ -16,6 +16,7 @@ use headhunt::{
     engine::{Engine, EngineConfig, EngineHandle, Health, Lane},
     error::Kind,
     head::{HeadId, HeadSelection},
+    limits::PROBE_FAILURES_MAX,
     media::SharedImage,
     telemetry::{metrics::Stage, traces::Stages},
 };
@@ -226,6 +227,60 @@ async fn all_heads_and_a_few_share_a_pass() {
         assert_eq!(ticket.await.unwrap(), single);
     }
     assert_eq!(*log.lock().unwrap(), [vec![1], vec![20, 20]]);
+}
+
+/// A hunt's segment needs all layers; a camera's that rode with it would wait for them.
+#[tokio::test]
+async fn jobs_ride_with_detections_only_where_they_want_the_same() {
+    let mut probe = FakeProbe::new();
+    probe.info.resident_layers = probe.info.layers;
+    let (turnstile, log) = (probe.turnstile.clone(), probe.log.clone());
+    let mut config = config();
+    config.max_batch = 4;
+    let engine = Engine::start(Box::new(probe), config).unwrap();
+    let handle = engine.handle();
+    handle.ready().await.unwrap();
+    turnstile.close();
+    let held = handle.submit(job(1, Lane::Upload, 999)).await.unwrap();
+    tokio::task::spawn_blocking({
+        let turnstile = turnstile.clone();
+        move || turnstile.wait_for_arrival()
+    })
+    .await
+    .unwrap();
+    log.lock().unwrap().clear();
+    let few = || only(&[[3, 1], [0, 1]]);
+    let mut tickets = Vec::new();
+    for (grey, lane, heads) in [
+        (20, Lane::Live, few()),
+        (21, Lane::Offline, HeadSelection::All),
+        (22, Lane::Offline, few()),
+        (23, Lane::Offline, HeadSelection::All),
+    ] {
+        let mut job = job(grey, lane, u64::from(grey));
+        job.heads = heads;
+        tickets.push(handle.submit(job).await.unwrap());
+    }
+    turnstile.open();
+    held.await.unwrap();
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*log.lock().unwrap(), [vec![1], vec![20, 22], vec![21, 23]]);
+}
+
+#[tokio::test]
+async fn features_that_are_no_numbers_one_after_another_are_unhealthy() {
+    let bench = bench(config()).await;
+    for _ in 0..PROBE_FAILURES_MAX {
+        assert_eq!(bench.handle.health(), Health::Serving);
+        let ticket = bench.handle.submit(job(FAIL, Lane::Live, 0)).await.unwrap();
+        assert_eq!(ticket.await.unwrap_err().kind(), Kind::DataLoss);
+    }
+    assert!(matches!(bench.handle.health(), Health::Unhealthy(why) if why.contains("failed")));
+    let ticket = bench.handle.submit(job(3, Lane::Live, 0)).await.unwrap();
+    ticket.await.unwrap();
+    assert_eq!(bench.handle.health(), Health::Serving);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use collector::{Collector, named, of};
-use doubles::{Counters, FAIL, FakeProbe, FakeSource, Step, Turnstile, eventually, profile};
+use doubles::{Counters, FAIL, FakeProbe, FakeSource, GONE, Step, Turnstile, eventually, profile};
 use headhunt::{
     engine::{Engine, EngineConfig, EngineHandle, Lane},
     error::{Kind, Result},
@@ -311,6 +311,32 @@ async fn an_interruption_makes_scores_final_at_once_and_ends_an_event_after_the_
     };
     assert_eq!(*reason, EndReason::Gap);
     assert_eq!(event.last_frame, 13);
+    live.cancel.cancel();
+    assert_eq!(live.end().await.1.unwrap_err().kind(), Kind::Cancelled);
+}
+
+/// As where a GPU's memory is another process's for hours, too: nothing is scored that could end the event.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_ends_where_gap_follows_gap_and_nothing_is_scored() {
+    let (_engine, handle, _turnstile) = engine();
+    let mut profile = profile();
+    // Three segments.
+    profile.locator.event_bridge_s = Some(3.0 * N as f64 * FRAME.as_secs_f64());
+    let mut steps = segments([10, 240, 240, GONE, GONE, GONE, GONE, GONE]);
+    steps.push(Step::Stall);
+    let mut live = live(&handle, profile, LONG, steps);
+    let mut events = vec![];
+    while !matches!(events.last(), Some(DetectEvent::EventEnded(..))) {
+        let event = tokio::time::timeout(Duration::from_secs(10), live.events.recv()).await;
+        events.push(event.expect("the event ends while gaps come").unwrap());
+    }
+    // Three gaps are within the bridge, the fourth is not.
+    assert_eq!(shape(&events), ["s0", "s1", "s2", "gap", "gap", "gap"]);
+    let Some(DetectEvent::EventEnded(event, reason, _)) = events.last() else {
+        unreachable!()
+    };
+    assert_eq!(*reason, EndReason::Gap);
+    assert_eq!(event.last_frame, 3 * N as u64 - 1);
     live.cancel.cancel();
     assert_eq!(live.end().await.1.unwrap_err().kind(), Kind::Cancelled);
 }

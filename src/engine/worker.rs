@@ -203,8 +203,12 @@ impl Worker {
     /// A segment's pass failed, though it was alone. One of a job, with every head and prompt, may lack memory
     /// where those of detections do not: that says nothing about how the engine is.
     fn failed(&self, lane: Lane, error: Error) -> Error {
-        if matches!(error.kind(), Kind::Internal | Kind::ResourceExhausted) {
-            if lane != Lane::Offline || error.kind() == Kind::Internal {
+        // Features that are no numbers may be for one segment's sake; those of all segments are not.
+        if matches!(
+            error.kind(),
+            Kind::Internal | Kind::ResourceExhausted | Kind::DataLoss
+        ) {
+            if lane != Lane::Offline || error.kind() != Kind::ResourceExhausted {
                 self.gate.pulse.failed();
             }
             tracing::error!(error = %format_args!("{error:#}"), "a pass failed");
@@ -229,6 +233,7 @@ impl Worker {
             union::union(selections())
         };
         let began = Instant::now();
+        // With heads of detections' own: see `Job::fits`.
         let detected = jobs.iter().any(|running| running.job.lane != Lane::Offline);
         let passed = self.probe_all(&clips, prompts, &union, detected);
         let times = passed.as_ref().ok().and_then(|(_, times)| *times);

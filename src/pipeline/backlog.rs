@@ -50,7 +50,7 @@ impl Shed {
             reason: GapReason::LoadShed,
             frames_lost: self.frames,
             detail: format!(
-                "{} segments could not be scored in time: the model is busy",
+                "{} segments could not be scored in time: the model is busy, or finds no memory",
                 self.segments
             ),
         }

@@ -29,6 +29,9 @@ pub(super) struct Follow {
     next: Option<Arc<Profile>>,
     /// How the video is cut: what cuts it otherwise is not moved to.
     now: Arc<Profile>,
+    /// At the version that was the newest then, once: an operator is told of one that is not moved to, not with each
+    /// segment.
+    looked: bool,
 }
 
 impl Follow {
@@ -38,6 +41,7 @@ impl Follow {
             versions,
             next: None,
             now,
+            looked: false,
         }
     }
 
@@ -50,7 +54,10 @@ impl Follow {
             if versions.changed().await.is_err() {
                 // Nobody activates any more.
                 self.versions = None;
-            } else if self.look() {
+                continue;
+            }
+            self.looked = false;
+            if self.look() {
                 return;
             }
         }
@@ -69,6 +76,11 @@ impl Follow {
         let Some(versions) = &mut self.versions else {
             return self.next.is_some();
         };
+        // It was looked at, and what came of it is in `next`.
+        if self.looked && !versions.has_changed().unwrap_or(true) {
+            return self.next.is_some();
+        }
+        self.looked = true;
         let newest = versions.borrow_and_update().clone();
         let (now, new) = (&self.now, &newest);
         self.next = if now.segment != new.segment

@@ -230,6 +230,14 @@ impl StreamingLocator {
         out
     }
 
+    /// There is a gap here up to this time: as [`end_run`](Self::end_run), and the open event ends if the gap is longer
+    /// than the bridge, as it would with the first segment after it. That may be long in coming.
+    pub fn gap_to(&mut self, to: MediaTime) -> Vec<LocatorOutput> {
+        let mut out = self.end_run();
+        out.extend(self.tracker.reached(to).map(LocatorOutput::from));
+        out
+    }
+
     /// The longest gap inside an event.
     pub fn bridge(&self) -> Duration {
         self.tracker.bridge()

@@ -7,6 +7,7 @@ use super::{
     events::{EndReason, Event},
     locate::SegmentSpan,
 };
+use crate::media::MediaTime;
 
 /// Times that differ by no more than this are equal, nanoseconds: a gap of one segment, measured by
 /// rounded PTS, is a gap of one segment.
@@ -55,7 +56,13 @@ impl Tracker {
         if open.run == span.run {
             return None;
         }
-        let gap = i128::from(span.start.as_nanos()) - i128::from(open.event.end.as_nanos());
+        self.reached(span.start)
+    }
+
+    /// No segment begins before this one's start any more: the open event ends if that is too far from its end.
+    pub(super) fn reached(&mut self, start: MediaTime) -> Option<Change> {
+        let open = self.open.as_ref()?;
+        let gap = i128::from(start.as_nanos()) - i128::from(open.event.end.as_nanos());
         // Time that runs backwards over a gap is a jump like one forwards.
         if gap.unsigned_abs() <= self.bridge_ns.saturating_add(TOLERANCE_NS) {
             return None;

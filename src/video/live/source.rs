@@ -358,8 +358,10 @@ impl MediaSource for LiveSource {
             }
             if let Err(error) = self.advance() {
                 // What is known of an outage is told before the end.
+                let now = self.options.clock.now();
+                self.close_outage(now);
                 self.connection = None;
-                self.link = Link::Waiting(self.options.clock.now());
+                self.link = Link::Waiting(now);
                 self.end = Some(Err(error));
             }
         }

@@ -19,11 +19,23 @@ use crate::{
 
 impl Session {
     pub(super) async fn gap(&mut self, gap: Gap) -> Result<()> {
-        let outputs = locator(&mut self.locator)?.end_run();
-        self.deliver(outputs).await?;
+        self.end_run(&gap).await?;
         self.splits += 1;
         self.summary.gaps += 1;
         self.emit(DetectEvent::Gap(gap)).await
+    }
+
+    /// What was scored before a gap is final. Where gap follows gap no segment may come for long that could end a
+    /// camera's event; media that ends tells of its end by itself.
+    async fn end_run(&mut self, gap: &Gap) -> Result<()> {
+        let live = self.detection.max_delay.is_some();
+        let locator = locator(&mut self.locator)?;
+        let outputs = if live {
+            locator.gap_to(gap.to)
+        } else {
+            locator.end_run()
+        };
+        self.deliver(outputs).await
     }
 
     /// A live source was interrupted: what is known of the run is all there will be. Or it is back.
@@ -53,14 +65,13 @@ impl Session {
 
     /// Segments were dropped here.
     pub(super) async fn shed(&mut self, shed: Shed) -> Result<()> {
-        let outputs = locator(&mut self.locator)?.end_run();
-        self.deliver(outputs).await?;
+        let gap = shed.gap();
+        self.end_run(&gap).await?;
         // What the motion gate compares with may be among them.
         self.rescore.ask();
         self.splits += 1;
         self.summary.segments_shed += shed.segments;
         self.summary.frames_shed += shed.frames;
-        let gap = shed.gap();
         metrics::gap(&gap);
         self.summary.gaps += 1;
         self.emit(DetectEvent::Gap(gap)).await
