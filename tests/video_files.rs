@@ -323,6 +323,48 @@ fn a_track_without_frames_is_an_error() {
     }
 }
 
+/// Its video is shown from three seconds on, as where a recording's sound begins first.
+fn shown_later(mut mp4: Vec<u8>) -> Vec<u8> {
+    let at = |mp4: &[u8], name: &[u8; 4]| mp4.windows(4).rposition(|w| w == name).unwrap();
+    let read = |mp4: &[u8], at: usize| u32::from_be_bytes(mp4[at..at + 4].try_into().unwrap());
+    let write =
+        |mp4: &mut [u8], at: usize, n: u32| mp4[at..at + 4].copy_from_slice(&n.to_be_bytes());
+    let header = at(&mp4, b"mvhd");
+    assert_eq!(mp4[header + 4], 0, "version");
+    let (scale, duration) = (read(&mp4, header + 16), read(&mp4, header + 20));
+    write(&mut mp4, header + 20, duration + 3 * scale);
+    // One entry there, and an empty one before it. The index stands behind the media, so nothing else moves.
+    let list = at(&mp4, b"elst");
+    assert_eq!((mp4[list + 4], read(&mp4, list + 8)), (0, 1));
+    write(&mut mp4, list + 8, 2);
+    let empty = [3 * scale, u32::MAX, 1 << 16]
+        .map(u32::to_be_bytes)
+        .concat();
+    mp4.splice(list + 12..list + 12, empty);
+    for name in [b"moov", b"trak", b"edts", b"elst"] {
+        let size = at(&mp4, name) - 4;
+        let grown = read(&mp4, size) + 12;
+        write(&mut mp4, size, grown);
+    }
+    mp4
+}
+
+#[test]
+fn a_track_that_begins_later_is_whole() {
+    let clip = Clip::h264("mp4mux").frames(100);
+    let mp4 = shown_later(std::fs::read(clip.make()).unwrap());
+    let decoded = decode(&write_file(&mp4)).unwrap();
+    assert_eq!(decoded.carried, (0..100).collect::<Vec<u64>>());
+    assert!(decoded.gaps.is_empty(), "{:?}", decoded.gaps);
+    // And one that lacks its end is not.
+    let mut cut = mp4.clone();
+    let media = cut.windows(4).position(|w| w == b"mdat").unwrap();
+    let index = cut.windows(4).rposition(|w| w == b"moov").unwrap() - 4;
+    cut[media + (index - media) / 2..index].fill(0);
+    let decoded = decode(&write_file(&cut)).unwrap();
+    assert!(!decoded.gaps.is_empty());
+}
+
 /// ftyp and a moov whose only track has no samples.
 fn empty_mp4() -> Vec<u8> {
     let fragmented = std::fs::read(Clip::h264("mp4mux fragment-duration=400").make()).unwrap();

@@ -63,14 +63,25 @@ fn every_chunking_gives_the_frames_of_the_file() {
 
 #[test]
 fn frames_come_while_the_upload_goes_on() {
-    for muxer in STREAMED {
+    // As DASH packagers and cameras write it: other boxes stand between index and first fragment.
+    let aside = "mp4mux fragment-duration=400 name=aside";
+    for muxer in STREAMED.into_iter().chain([aside]) {
         // Large enough that the queue in front of the demuxer cannot hold it all.
         let mut clip = Clip::h264(muxer).sized(640, 480).frames(200);
         clip.noise = true;
         clip.encoder =
             "x264enc speed-preset=ultrafast key-int-max=12 pass=quant quantizer=15 ! h264parse"
                 .to_owned();
-        let bytes = bytes_of(&clip);
+        let mut bytes = bytes_of(&clip);
+        if muxer == aside {
+            let first = bytes.windows(4).position(|w| w == b"moof").unwrap() - 4;
+            for name in [b"uuid", b"emsg"] {
+                let mut other = vec![0; 200];
+                other[..4].copy_from_slice(&200u32.to_be_bytes());
+                other[4..8].copy_from_slice(name);
+                bytes.splice(first..first, other);
+            }
+        }
         let total = bytes.len();
         assert!(total > 9 << 20, "{muxer}: {total} bytes");
         let taken = Arc::new(AtomicUsize::new(0));
@@ -96,6 +107,23 @@ fn frames_come_while_the_upload_goes_on() {
         assert!(settled < total * 3 / 4, "{muxer}: {settled} of {total}");
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(taken.load(Ordering::SeqCst), settled, "{muxer}");
+    }
+}
+
+#[test]
+fn a_stream_that_was_cut_out_of_another_ends_where_it_ends() {
+    let mut clip = Clip::h264("mpegtsmux").frames(200);
+    clip.encoder = "x264enc speed-preset=ultrafast key-int-max=25 ! h264parse".to_owned();
+    let bytes = bytes_of(&clip);
+    for cut in [4, 5, 6, 7] {
+        let packets = bytes.len() / 188;
+        let rest = bytes[packets * cut / 10 * 188..].to_vec();
+        let decoded = decode_upload(Chunks::new(rest, 10_000)).unwrap();
+        assert!(decoded.carried.len() > 20, "cut at {cut}");
+        for (_, gap) in &decoded.gaps {
+            assert!(gap.frames_lost < 50, "cut at {cut}: {gap:?}");
+            assert!(gap.to.as_nanos() < 8_000_000_000, "cut at {cut}: {gap:?}");
+        }
     }
 }
 

@@ -286,7 +286,11 @@ impl Decoder {
         let duration = buffer.duration().map(Duration::from);
         if self.timeline.frames() == 0 {
             self.timeline = Timeline::new(format.fps());
-            self.declared = self.graph.declared_duration().map(Duration::from);
+            // MPEG-TS declares none; what is answered is guessed from clocks and bytes.
+            self.declared = match self.container {
+                Container::MpegTs => None,
+                _ => self.graph.declared_duration().map(Duration::from),
+            };
             self.ready.push_back(MediaEvent::Opened(self.info(&format)));
         }
         let before = self.timeline.last_duration();

@@ -89,12 +89,20 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A track has come this far.
-    pub(crate) fn reach(&mut self, buffer: &gst::BufferRef) {
+    /// A track has come this far. With its `segment` an edit list counts, as it does in what the container declares.
+    pub(crate) fn reach(
+        &mut self,
+        buffer: &gst::BufferRef,
+        segment: Option<&gst::FormattedSegment<gst::ClockTime>>,
+    ) {
         if let Some(pts) = buffer.pts().or(buffer.dts()) {
             // A damaged file has times at the very end of the range.
             let end = pts.saturating_add(buffer.duration().unwrap_or(gst::ClockTime::ZERO));
-            self.reached = self.reached.max(end.nseconds());
+            let end = match segment {
+                Some(segment) => running_time(segment, end).unwrap_or(0),
+                None => i64::try_from(end.nseconds()).unwrap_or(i64::MAX),
+            };
+            self.reached = self.reached.max(end.max(0).unsigned_abs());
         }
     }
 
@@ -182,6 +190,7 @@ impl Graph {
             shared: Arc::downgrade(&shared),
             limits: limits.clone(),
             in_avi: container == Container::Avi,
+            in_mp4: container == Container::Mp4 && !fragmented,
             fragmented,
             keys: None,
         };
@@ -249,6 +258,7 @@ impl Graph {
             shared: Arc::downgrade(&shared),
             limits: limits.clone(),
             in_avi: false,
+            in_mp4: false,
             fragmented: false,
             keys: Some(Arc::clone(keys)),
         };

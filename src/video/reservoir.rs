@@ -30,6 +30,11 @@ struct Inner {
     scanning: bool,
 }
 
+/// Boxes of fragmented files that stand between the index and the first fragment.
+const BOXES_ASIDE: [&[u8; 4]; 9] = [
+    b"sidx", b"ssix", b"styp", b"emsg", b"prft", b"uuid", b"free", b"skip", b"meta",
+];
+
 /// Bytes of a box header, as the demuxer reads it.
 const BOX_HEAD_BYTES: u32 = 16;
 
@@ -99,15 +104,23 @@ impl Reservoir {
 }
 
 impl Inner {
+    /// Whether the reader takes a box of so many bytes whole that is neither media nor tells where media lies: it goes on
+    /// to the next one behind it.
+    fn is_aside(&self, bytes: u32) -> bool {
+        let head = self.spool.read(self.offset, 8).unwrap_or_default();
+        let (size, kind) = head.split_at_checked(4).unwrap_or_default();
+        size == bytes.to_be_bytes() && BOXES_ASIDE.iter().any(|name| kind == *name)
+    }
+
     fn answer(&mut self, src: &gst_app::AppSrc) {
         let Some(wanted) = self.wanted else { return };
         let mut there = self.spool.len().saturating_sub(self.offset);
         let past_index = self.offset >= self.index_end;
-        if past_index && wanted > BOX_HEAD_BYTES {
+        if past_index && wanted > BOX_HEAD_BYTES && !self.is_aside(wanted) {
             self.scanning = false;
         }
         if there < u64::from(wanted) && !self.ended {
-            if !(past_index && self.scanning) {
+            if !(past_index && self.scanning) || wanted > BOX_HEAD_BYTES {
                 return;
             }
             // The demuxer goes on to the last box before it reads the first frame. It has the

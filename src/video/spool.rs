@@ -56,7 +56,7 @@ impl Spool {
         let after = self.written.saturating_add(bytes.len() as u64);
         if after > self.max_bytes {
             return Err(Error::exhausted(format!(
-                "the upload must be stored before it can be decoded and is larger than the limit of {} bytes: send an MP4 with its index first (fast start), a fragmented MP4, MKV or MPEG-TS, or raise spool_max_bytes",
+                "the upload must be stored before it can be decoded and is larger than the limit of {} bytes: send MKV, WebM or MPEG-TS, which are not stored, or raise spool_max_bytes",
                 self.max_bytes
             ))
             .for_good());

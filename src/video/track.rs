@@ -3,7 +3,7 @@
 //!
 //! Other tracks are left unlinked; their data is dropped at the pad, so they can hold nothing up.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -28,6 +28,8 @@ pub(crate) struct Builder {
     pub(crate) shared: Weak<Shared>,
     pub(crate) limits: VideoLimits,
     pub(crate) in_avi: bool,
+    /// Its edit list says when what is shown. Not of fragments, whose times may begin anywhere.
+    pub(crate) in_mp4: bool,
     pub(crate) fragmented: bool,
     /// Keeps pictures from the decoder that would be damaged.
     pub(crate) keys: Option<Arc<KeyGate>>,
@@ -40,7 +42,7 @@ impl Builder {
         };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let Some(structure) = caps.structure(0) else {
-            return drop_data(pad, &shared);
+            return drop_data(pad, &shared, self.in_mp4);
         };
         let kind = structure.name();
         let is_video = kind.starts_with("video/") || kind.as_str() == "image/jpeg";
@@ -52,11 +54,11 @@ impl Builder {
             is_video && state.codec.is_none()
         };
         if !first {
-            return drop_data(pad, &shared);
+            return drop_data(pad, &shared, self.in_mp4);
         }
         if let Err(e) = self.link_video(pad, structure, &shared) {
             shared.fail(Fault::Refused(e));
-            drop_data(pad, &shared);
+            drop_data(pad, &shared, self.in_mp4);
         }
     }
 
@@ -114,7 +116,7 @@ impl Builder {
         let limits = self.limits.clone();
         // AVI has decoding times only.
         let retime = self.in_avi && codec.in_order;
-        let fragmented = self.fragmented;
+        let (fragmented, edited) = (self.fragmented, self.in_mp4);
         let mask = gst::PadProbeType::BUFFER
             | gst::PadProbeType::BUFFER_LIST
             | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -128,10 +130,10 @@ impl Builder {
                         let dts = buffer.dts();
                         buffer.make_mut().set_pts(dts);
                     }
-                    enter(buffer, &shared);
+                    enter(buffer, &shared, edited);
                 }
                 Some(gst::PadProbeData::BufferList(list)) => {
-                    list.iter().for_each(|b| enter(b, &shared));
+                    list.iter().for_each(|b| enter(b, &shared, edited));
                 }
                 Some(gst::PadProbeData::Event(event)) => {
                     if fragmented && let Some(open) = without_stop(event) {
@@ -285,16 +287,23 @@ fn without_colors(event: &gst::EventRef) -> Option<(gst::Event, String)> {
 }
 
 /// Drops all data of a track that is not decoded.
-fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>) {
+fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>, edited: bool) {
     let weak = Arc::downgrade(shared);
+    let own = Mutex::new(None);
     let mask = gst::PadProbeType::BUFFER
         | gst::PadProbeType::BUFFER_LIST
         | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
         if let Some(shared) = weak.upgrade() {
             shared.moved();
+            let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(gst::EventView::Segment(segment)) = info.event().map(|event| event.view()) {
+                *own = segment.segment().downcast_ref::<gst::ClockTime>().cloned();
+            }
             if let Some(buffer) = info.buffer() {
-                shared.state().reach(buffer);
+                shared
+                    .state()
+                    .reach(buffer, own.as_ref().filter(|_| edited));
             }
             if info
                 .event()
@@ -325,10 +334,11 @@ fn note_event(event: &gst::EventRef, shared: &Shared) {
     }
 }
 
-fn enter(buffer: &gst::BufferRef, shared: &Shared) {
+fn enter(buffer: &gst::BufferRef, shared: &Shared, edited: bool) {
     shared.moved();
     let mut state = shared.state();
-    state.reach(buffer);
+    let segment = state.segment.clone();
+    state.reach(buffer, segment.as_ref().filter(|_| edited));
     let pts = match (buffer.pts(), &state.segment) {
         (Some(pts), Some(segment)) => {
             // Outside of the segment (an edit list): decoded for reference only.

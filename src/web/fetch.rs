@@ -167,7 +167,8 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>> {
         return Ok(None);
     }
     let location = response.headers().get(header::LOCATION);
-    let location = location.and_then(|location| location.to_str().ok());
+    // Some write what lies beyond ASCII as it is.
+    let location = location.and_then(|location| std::str::from_utf8(location.as_bytes()).ok());
     let location = location
         .ok_or_else(|| Error::invalid(format!("{url} redirects without saying where to")))?;
     url.redirected(location).map(Some)
@@ -176,7 +177,9 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>> {
 fn check(url: &Url, response: &Response<Incoming>) -> Result<()> {
     let status = response.status();
     let encoding = response.headers().get(header::CONTENT_ENCODING);
-    if let Some(encoding) = encoding.filter(|encoding| *encoding != "identity")
+    let as_it_is =
+        |encoding: &&header::HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if let Some(encoding) = encoding.filter(|encoding| !as_it_is(encoding))
         && status == StatusCode::OK
     {
         return Err(Error::invalid(format!(
@@ -191,7 +194,11 @@ fn check(url: &Url, response: &Response<Incoming>) -> Result<()> {
             "{}: give a user name and password that it takes (http://user:password@host/path)",
             said()
         ))),
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+        status
+            if status.is_server_error()
+                || status == StatusCode::TOO_MANY_REQUESTS
+                || status == StatusCode::REQUEST_TIMEOUT =>
+        {
             Err(Error::unavailable(format!("{}: try again later", said())))
         }
         _ => Err(Error::invalid(said())),
