@@ -323,6 +323,71 @@ fn a_track_without_frames_is_an_error() {
     }
 }
 
+/// CRC of MPEG-TS tables.
+fn table_crc(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| {
+            let next = crc << 1;
+            if crc & 1 << 31 == 0 {
+                next
+            } else {
+                next ^ 0x04c1_1db7
+            }
+        })
+    })
+}
+
+/// Its video under another packet identifier, which its table says in another version.
+fn under_another_pid(mut ts: Vec<u8>) -> Vec<u8> {
+    for packet in ts.as_chunks_mut::<188>().0 {
+        assert_eq!(packet[0], 0x47);
+        match u16::from_be_bytes([packet[1], packet[2]]) & 0x1fff {
+            0x41 => packet[2] = 0x51,
+            0x20 => {
+                let filling = match packet[3] & 0x20 {
+                    0 => 0,
+                    _ => 1 + usize::from(packet[4]),
+                };
+                let table = &mut packet[4 + filling..];
+                assert_eq!(table[0], 0, "from its start");
+                let table = &mut table[1..];
+                assert_eq!(table[0], 2);
+                let end = 3 + usize::from(u16::from_be_bytes([table[1], table[2]]) & 0xfff) - 4;
+                table[5] ^= 0x02;
+                for at in 8..end - 1 {
+                    if table[at] & 0x1f == 0 && table[at + 1] == 0x41 {
+                        table[at + 1] = 0x51;
+                    }
+                }
+                let crc = table_crc(&table[..end]).to_be_bytes();
+                table[end..end + 4].copy_from_slice(&crc);
+            }
+            _ => {}
+        }
+    }
+    ts
+}
+
+#[test]
+fn a_stream_whose_tables_change_midway_goes_on() {
+    let part = |codec: Clip| std::fs::read(codec.frames(50).make()).unwrap();
+    let h264 = || part(Clip::h264("mpegtsmux"));
+    let joined = [h264(), under_another_pid(h264()), h264()].concat();
+    let expected: Vec<u64> = (0..3).flat_map(|_| 0..50).collect();
+    let decoded = decode(&write_file(&joined)).unwrap();
+    assert_eq!(decoded.carried, expected);
+    let decoded = decode_upload(Chunks::new(joined, 1000)).unwrap();
+    assert_eq!(decoded.carried, expected);
+    // What cannot go on as the same track is not lost without a word.
+    let mut other = Clip::h264("mpegtsmux");
+    other.encoder = "x265enc speed-preset=ultrafast ! h265parse".to_owned();
+    let joined = [h264(), under_another_pid(part(other))].concat();
+    let decoded = decode(&write_file(&joined)).unwrap();
+    assert_eq!(decoded.carried, (0..50).collect::<Vec<u64>>());
+    let (_, gap) = decoded.gaps.last().unwrap();
+    assert!(gap.detail.contains("another codec"), "{gap:?}");
+}
+
 /// Its video is shown from three seconds on, as where a recording's sound begins first.
 fn shown_later(mut mp4: Vec<u8>) -> Vec<u8> {
     let at = |mp4: &[u8], name: &[u8; 4]| mp4.windows(4).rposition(|w| w == name).unwrap();

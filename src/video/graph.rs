@@ -23,7 +23,7 @@ use super::{
     orient::Orientation,
     reservoir::Reservoir,
     sniff::Container,
-    track::Builder,
+    track::{Builder, Heir},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -86,6 +86,8 @@ pub(crate) struct State {
     /// Kinds of the tracks that are not decoded.
     pub(crate) others: Vec<String>,
     pub(crate) segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    /// What the video track may go on as.
+    pub(crate) heir: Option<Heir>,
 }
 
 impl State {
@@ -191,6 +193,7 @@ impl Graph {
             limits: limits.clone(),
             in_avi: container == Container::Avi,
             in_mp4: container == Container::Mp4 && !fragmented,
+            in_ts: container == Container::MpegTs,
             fragmented,
             keys: None,
         };
@@ -259,6 +262,7 @@ impl Graph {
             limits: limits.clone(),
             in_avi: false,
             in_mp4: false,
+            in_ts: false,
             fragmented: false,
             keys: Some(Arc::clone(keys)),
         };

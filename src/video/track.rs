@@ -30,6 +30,8 @@ pub(crate) struct Builder {
     pub(crate) in_avi: bool,
     /// Its edit list says when what is shown. Not of fragments, whose times may begin anywhere.
     pub(crate) in_mp4: bool,
+    /// Its tables may change midway.
+    pub(crate) in_ts: bool,
     pub(crate) fragmented: bool,
     /// Keeps pictures from the decoder that would be damaged.
     pub(crate) keys: Option<Arc<KeyGate>>,
@@ -42,7 +44,8 @@ impl Builder {
         };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let Some(structure) = caps.structure(0) else {
-            return drop_data(pad, &shared, self.in_mp4);
+            drop_data(pad, &shared, self.in_mp4);
+            return;
         };
         let kind = structure.name();
         let is_video = kind.starts_with("video/") || kind.as_str() == "image/jpeg";
@@ -54,7 +57,16 @@ impl Builder {
             is_video && state.codec.is_none()
         };
         if !first {
-            return drop_data(pad, &shared, self.in_mp4);
+            let dropped = drop_data(pad, &shared, self.in_mp4);
+            if is_video && self.in_ts {
+                shared.state().heir = dropped.map(|probe| Heir {
+                    pad: pad.downgrade(),
+                    probe,
+                    codec: Codec::of(structure).ok(),
+                    came: false,
+                });
+            }
+            return;
         }
         if let Err(e) = self.link_video(pad, structure, &shared) {
             shared.fail(Fault::Refused(e));
@@ -86,7 +98,6 @@ impl Builder {
         let missing = || Error::internal("a parser or decoder without pads");
         let decoder_in = decoder.static_pad("sink").ok_or_else(missing)?;
         let decoder_out = decoder.static_pad("src").ok_or_else(missing)?;
-        self.watch_track(pad, codec, shared);
         self.watch_input(&decoder_in, codec, shared);
         self.watch_output(&decoder_out, shared);
 
@@ -98,6 +109,16 @@ impl Builder {
             parser.link(&decoder).map_err(broken_build)?;
             first = parser.static_pad("sink").ok_or_else(missing)?;
         }
+        let watch = Watch {
+            codec,
+            limits: self.limits.clone(),
+            // AVI has decoding times only.
+            retime: self.in_avi && codec.in_order,
+            fragmented: self.fragmented,
+            edited: self.in_mp4,
+            into: first.downgrade(),
+        };
+        watch.track(pad, shared);
         // Downstream first: data flows as soon as the pad is linked.
         decoder.sync_state_with_parent().map_err(broken_build)?;
         if let Some(parser) = &parser {
@@ -108,50 +129,6 @@ impl Builder {
                 .with_source(e)
         })?;
         Ok(())
-    }
-
-    /// At the demuxer: orientation, and each encoded frame into the ledger.
-    fn watch_track(&self, pad: &gst::Pad, codec: &'static Codec, shared: &Arc<Shared>) {
-        let shared = Arc::clone(shared);
-        let limits = self.limits.clone();
-        // AVI has decoding times only.
-        let retime = self.in_avi && codec.in_order;
-        let (fragmented, edited) = (self.fragmented, self.in_mp4);
-        let mask = gst::PadProbeType::BUFFER
-            | gst::PadProbeType::BUFFER_LIST
-            | gst::PadProbeType::EVENT_DOWNSTREAM;
-        pad.add_probe(mask, move |_, info| {
-            if is_refused(info, &shared) {
-                return gst::PadProbeReturn::Handled;
-            }
-            match &mut info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => {
-                    if retime && buffer.pts().is_none() {
-                        let dts = buffer.dts();
-                        buffer.make_mut().set_pts(dts);
-                    }
-                    enter(buffer, &shared, edited);
-                }
-                Some(gst::PadProbeData::BufferList(list)) => {
-                    list.iter().for_each(|b| enter(b, &shared, edited));
-                }
-                Some(gst::PadProbeData::Event(event)) => {
-                    if fragmented && let Some(open) = without_stop(event) {
-                        *event = open;
-                    }
-                    if let Some((plain, colors)) = without_colors(event) {
-                        *event = plain;
-                        shared.state().container_colors = Some(colors);
-                    }
-                    note_event(event, &shared);
-                    if let Err(e) = check_event(event, &limits) {
-                        return refuse(info, &shared, e);
-                    }
-                }
-                _ => {}
-            }
-            gst::PadProbeReturn::Ok
-        });
     }
 
     /// At the decoder's input: the size and colours that the parser or a header tells.
@@ -204,6 +181,104 @@ impl Builder {
                 _ => gst::PadProbeReturn::Ok,
             }
         });
+    }
+}
+
+/// How a track is watched at the demuxer.
+#[derive(Clone)]
+struct Watch {
+    codec: &'static Codec,
+    limits: VideoLimits,
+    /// Its decoding times are those of its pictures.
+    retime: bool,
+    fragmented: bool,
+    /// As [`Builder::in_mp4`].
+    edited: bool,
+    /// Where it goes.
+    into: gst::glib::WeakRef<gst::Pad>,
+}
+
+/// A video track that MPEG-TS shows beside the first one: another program's, or the same program's from where its tables
+/// change. Then the first one ends before anything of this comes.
+pub(crate) struct Heir {
+    pad: gst::glib::WeakRef<gst::Pad>,
+    /// Drops what comes of it.
+    probe: gst::PadProbeId,
+    codec: Option<&'static Codec>,
+    /// Something came of it.
+    pub(crate) came: bool,
+}
+
+impl Watch {
+    /// At the demuxer: orientation, and each encoded frame into the ledger.
+    fn track(self, pad: &gst::Pad, shared: &Arc<Shared>) {
+        let shared = Arc::clone(shared);
+        let mask = gst::PadProbeType::BUFFER
+            | gst::PadProbeType::BUFFER_LIST
+            | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(mask, move |pad, info| {
+            if is_refused(info, &shared) {
+                return gst::PadProbeReturn::Handled;
+            }
+            match &mut info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    if self.retime && buffer.pts().is_none() {
+                        let dts = buffer.dts();
+                        buffer.make_mut().set_pts(dts);
+                    }
+                    enter(buffer, &shared, self.edited);
+                }
+                Some(gst::PadProbeData::BufferList(list)) => {
+                    list.iter().for_each(|b| enter(b, &shared, self.edited));
+                }
+                Some(gst::PadProbeData::Event(event)) => {
+                    if event.type_() == gst::EventType::Eos && self.pass_on(pad, &shared) {
+                        return gst::PadProbeReturn::Handled;
+                    }
+                    if self.fragmented
+                        && let Some(open) = without_stop(event)
+                    {
+                        *event = open;
+                    }
+                    if let Some((plain, colors)) = without_colors(event) {
+                        *event = plain;
+                        shared.state().container_colors = Some(colors);
+                    }
+                    note_event(event, &shared);
+                    if let Err(e) = check_event(event, &self.limits) {
+                        return refuse(info, &shared, e);
+                    }
+                }
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    /// Where the track goes on as another one, that takes its place; whether it does.
+    fn pass_on(&self, ended: &gst::Pad, shared: &Arc<Shared>) -> bool {
+        let heir = shared.state().heir.take().filter(|heir| !heir.came);
+        let Some((heir, pad)) = heir.and_then(|heir| heir.pad.upgrade().map(|pad| (heir, pad)))
+        else {
+            return false;
+        };
+        let same = heir
+            .codec
+            .is_some_and(|codec| std::ptr::eq(codec, self.codec));
+        let into = self.into.upgrade().filter(|_| same);
+        let linked = into.is_some_and(|into| {
+            // A parser keeps the last picture until something follows that it knows to be another one.
+            into.send_event(gst::event::SegmentDone::new(gst::ClockTime::NONE));
+            let _ = ended.unlink(&into);
+            pad.remove_probe(heir.probe);
+            self.clone().track(&pad, shared);
+            pad.link(&into).is_ok()
+        });
+        if !linked {
+            let what = "the video goes on in another codec, which is not read in one stream";
+            shared.fail(Fault::Broken(what.to_owned()));
+        }
+        linked
     }
 }
 
@@ -287,13 +362,13 @@ fn without_colors(event: &gst::EventRef) -> Option<(gst::Event, String)> {
 }
 
 /// Drops all data of a track that is not decoded.
-fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>, edited: bool) {
+fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>, edited: bool) -> Option<gst::PadProbeId> {
     let weak = Arc::downgrade(shared);
     let own = Mutex::new(None);
     let mask = gst::PadProbeType::BUFFER
         | gst::PadProbeType::BUFFER_LIST
         | gst::PadProbeType::EVENT_DOWNSTREAM;
-    pad.add_probe(mask, move |_, info| {
+    pad.add_probe(mask, move |pad, info| {
         if let Some(shared) = weak.upgrade() {
             shared.moved();
             let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
@@ -301,9 +376,11 @@ fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>, edited: bool) {
                 *own = segment.segment().downcast_ref::<gst::ClockTime>().cloned();
             }
             if let Some(buffer) = info.buffer() {
-                shared
-                    .state()
-                    .reach(buffer, own.as_ref().filter(|_| edited));
+                let mut state = shared.state();
+                state.reach(buffer, own.as_ref().filter(|_| edited));
+                if let Some(heir) = &mut state.heir {
+                    heir.came |= heir.pad.upgrade().is_some_and(|heir| heir == *pad);
+                }
             }
             if info
                 .event()
@@ -313,7 +390,7 @@ fn drop_data(pad: &gst::Pad, shared: &Arc<Shared>, edited: bool) {
             }
         }
         gst::PadProbeReturn::Handled
-    });
+    })
 }
 
 fn note_event(event: &gst::EventRef, shared: &Shared) {
