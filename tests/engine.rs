@@ -32,7 +32,19 @@ struct Bench {
 
 /// An engine past its warm-up, with nothing in the log.
 async fn bench(config: EngineConfig) -> Bench {
-    let probe = FakeProbe::new();
+    bench_of(FakeProbe::new(), config).await
+}
+
+/// The same with all layers, and so many clips a pass at most.
+async fn whole_bench(max_batch: usize) -> Bench {
+    let mut probe = FakeProbe::new();
+    probe.info.resident_layers = probe.info.layers;
+    let mut config = config();
+    config.max_batch = max_batch;
+    bench_of(probe, config).await
+}
+
+async fn bench_of(probe: FakeProbe, config: EngineConfig) -> Bench {
     let (turnstile, log) = (probe.turnstile.clone(), probe.log.clone());
     let fingerprints = probe.fingerprints.clone();
     let room = probe.room.clone();
@@ -189,14 +201,7 @@ async fn one_pass_serves_profiles_that_share_prompts() {
 
 #[tokio::test]
 async fn all_heads_and_a_few_share_a_pass() {
-    let mut probe = FakeProbe::new();
-    probe.info.resident_layers = probe.info.layers;
-    let (turnstile, log) = (probe.turnstile.clone(), probe.log.clone());
-    let mut config = config();
-    config.max_batch = 2;
-    let engine = Engine::start(Box::new(probe), config).unwrap();
-    let handle = engine.handle();
-    handle.ready().await.unwrap();
+    let bench = whole_bench(2).await;
     let asked = [only(&[[3, 1], [0, 1]]), HeadSelection::All];
     let job_of = |n: usize| {
         let mut job = job(20, Lane::Offline, n as u64);
@@ -205,68 +210,47 @@ async fn all_heads_and_a_few_share_a_pass() {
     };
     let mut singles = Vec::new();
     for n in 0..asked.len() {
-        let ticket = handle.submit(job_of(n)).await.unwrap();
+        let ticket = bench.handle.submit(job_of(n)).await.unwrap();
         singles.push(ticket.await.unwrap());
     }
-    turnstile.close();
-    let held = handle.submit(job(1, Lane::Upload, 999)).await.unwrap();
-    tokio::task::spawn_blocking({
-        let turnstile = turnstile.clone();
-        move || turnstile.wait_for_arrival()
-    })
-    .await
-    .unwrap();
-    log.lock().unwrap().clear();
+    let held = bench.hold().await;
+    bench.log.lock().unwrap().clear();
     let mut tickets = Vec::new();
     for n in 0..asked.len() {
-        tickets.push(handle.submit(job_of(n)).await.unwrap());
+        tickets.push(bench.handle.submit(job_of(n)).await.unwrap());
     }
-    turnstile.open();
+    bench.turnstile.open();
     held.await.unwrap();
     for (ticket, single) in tickets.into_iter().zip(singles) {
         assert_eq!(ticket.await.unwrap(), single);
     }
-    assert_eq!(*log.lock().unwrap(), [vec![1], vec![20, 20]]);
+    assert_eq!(bench.logged(), [vec![1], vec![20, 20]]);
 }
 
 /// A hunt's segment needs all layers; a camera's that rode with it would wait for them.
 #[tokio::test]
-async fn jobs_ride_with_detections_only_where_they_want_the_same() {
-    let mut probe = FakeProbe::new();
-    probe.info.resident_layers = probe.info.layers;
-    let (turnstile, log) = (probe.turnstile.clone(), probe.log.clone());
-    let mut config = config();
-    config.max_batch = 4;
-    let engine = Engine::start(Box::new(probe), config).unwrap();
-    let handle = engine.handle();
-    handle.ready().await.unwrap();
-    turnstile.close();
-    let held = handle.submit(job(1, Lane::Upload, 999)).await.unwrap();
-    tokio::task::spawn_blocking({
-        let turnstile = turnstile.clone();
-        move || turnstile.wait_for_arrival()
-    })
-    .await
-    .unwrap();
-    log.lock().unwrap().clear();
+async fn jobs_do_not_ride_with_detections() {
+    let bench = whole_bench(4).await;
+    let held = bench.hold().await;
+    bench.log.lock().unwrap().clear();
     let few = || only(&[[3, 1], [0, 1]]);
     let mut tickets = Vec::new();
     for (grey, lane, heads) in [
         (20, Lane::Live, few()),
         (21, Lane::Offline, HeadSelection::All),
-        (22, Lane::Offline, few()),
+        (22, Lane::Upload, few()),
         (23, Lane::Offline, HeadSelection::All),
     ] {
         let mut job = job(grey, lane, u64::from(grey));
         job.heads = heads;
-        tickets.push(handle.submit(job).await.unwrap());
+        tickets.push(bench.handle.submit(job).await.unwrap());
     }
-    turnstile.open();
+    bench.turnstile.open();
     held.await.unwrap();
     for ticket in tickets {
         ticket.await.unwrap();
     }
-    assert_eq!(*log.lock().unwrap(), [vec![1], vec![20, 22], vec![21, 23]]);
+    assert_eq!(bench.logged(), [vec![1], vec![20, 22], vec![21, 23]]);
 }
 
 #[tokio::test]

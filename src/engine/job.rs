@@ -87,12 +87,12 @@ impl Job {
         }
     }
 
-    /// Whether both can share a pass. Their heads may differ: the pass extracts the heads of both. Of a job and a
-    /// detection they may not: whoever waits would wait for all layers, and their time would be taken for that of
-    /// detections.
+    /// Whether both can share a pass. Their heads may differ: the pass extracts the heads of both. Jobs and
+    /// detections do not: who waits for a detection would wait for all layers, and their time would be taken for that
+    /// of detections.
     pub(super) fn fits(&self, other: &Job) -> bool {
         let offline = |job: &Job| job.lane == Lane::Offline;
-        (offline(self) == offline(other) || self.heads == other.heads)
+        offline(self) == offline(other)
             && self.clip.frames.len() == other.clip.frames.len()
             && (Arc::ptr_eq(&self.prompts, &other.prompts) || self.prompts == other.prompts)
     }

@@ -233,7 +233,7 @@ impl Worker {
             union::union(selections())
         };
         let began = Instant::now();
-        // With heads of detections' own: see `Job::fits`.
+        // All or none: see `Job::fits`.
         let detected = jobs.iter().any(|running| running.job.lane != Lane::Offline);
         let passed = self.probe_all(&clips, prompts, &union, detected);
         let times = passed.as_ref().ok().and_then(|(_, times)| *times);
