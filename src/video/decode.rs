@@ -338,15 +338,16 @@ impl Decoder {
 
     /// The media has ended in an orderly way.
     fn finish(&mut self) -> Result<()> {
-        let state = self.graph.shared.state();
+        let mut state = self.graph.shared.state();
         if state.codec.is_none() {
             return Err(state.no_video());
         }
+        let unread = state.unread.take();
         if self.timeline.frames() == 0 {
             return Err(no_frames(state.ledger.entered()));
         }
         drop(state);
-        self.report_missing_end(None);
+        self.report_missing_end(unread);
         Ok(())
     }
 

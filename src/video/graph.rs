@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub(crate) segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     /// What the video track may go on as.
     pub(crate) heir: Option<Heir>,
+    /// Why what follows the end is not read, if something does.
+    pub(crate) unread: Option<String>,
 }
 
 impl State {

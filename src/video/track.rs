@@ -59,12 +59,16 @@ impl Builder {
         if !first {
             let dropped = drop_data(pad, &shared, self.in_mp4);
             if is_video && self.in_ts {
-                shared.state().heir = dropped.map(|probe| Heir {
-                    pad: pad.downgrade(),
-                    probe,
-                    codec: Codec::of(structure).ok(),
-                    came: false,
-                });
+                let heir = &mut shared.state().heir;
+                // The first one of a program, as at the start.
+                if heir.as_ref().is_none_or(|heir| heir.came) {
+                    *heir = dropped.map(|probe| Heir {
+                        pad: pad.downgrade(),
+                        probe,
+                        codec: Codec::of(structure).ok(),
+                        came: false,
+                    });
+                }
             }
             return;
         }
@@ -276,7 +280,8 @@ impl Watch {
         });
         if !linked {
             let what = "the video goes on in another codec, which is not read in one stream";
-            shared.fail(Fault::Broken(what.to_owned()));
+            // Told at the end: what came before is still to be decoded.
+            shared.state().unread = Some(what.to_owned());
         }
         linked
     }
