@@ -99,9 +99,24 @@ async fn a_warm_up_pass_runs_before_it_is_ready() {
     assert!(!*handle.warm().borrow());
     turnstile.open();
     handle.ready().await.unwrap();
-    assert_eq!(log.lock().unwrap().len(), 1);
+    assert_eq!(log.lock().unwrap().len(), 3);
     assert_eq!(handle.health(), Health::Serving);
     assert!(handle.load().segments_per_second > 0.0);
+}
+
+#[tokio::test]
+async fn a_cold_first_pass_does_not_measure_the_model() {
+    let probe = FakeProbe::new();
+    let turnstile = probe.turnstile.clone();
+    turnstile.close();
+    let engine = Engine::start(Box::new(probe), config()).unwrap();
+    let handle = engine.handle();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    turnstile.open();
+    handle.ready().await.unwrap();
+    // The first pass alone would make 2.
+    let measured = handle.load().segments_per_second;
+    assert!(measured > 20.0, "{measured}");
 }
 
 #[tokio::test]

@@ -79,6 +79,14 @@ impl Pulse {
         }
     }
 
+    /// A segment takes so long, whatever was measured before; later passes are averaged with it.
+    pub fn begin_with(&self, took: Duration) {
+        for to in [&self.seconds_per_segment, &self.seconds_per_detected] {
+            to.store(took.as_secs_f64().to_bits(), Relaxed);
+        }
+        metrics::segments_per_second(self.segments_per_second());
+    }
+
     /// A pass over one segment failed, and not for that segment's sake.
     pub fn failed(&self) {
         self.failures_in_a_row.fetch_add(1, Relaxed);

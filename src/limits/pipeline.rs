@@ -29,6 +29,12 @@ pub const BATCH_CLIPS_MAX: usize = 64;
 /// reach it together, and then the second waits one pass more: still at least one pass in ten.
 pub const LANE_PASSED_OVER_MAX: u32 = 8;
 
+/// Passes before a server serves: a cold one, and those by which it measures how fast the model is.
+pub const WARM_UP_PASSES: u32 = 3;
+
+/// Those that measure end within this time; where the first takes longer, as on a CPU, it is the measure.
+pub const WARM_UP_TIME: Duration = Duration::from_secs(5);
+
 /// Panics of the model in a row after which the engine says that it is unhealthy.
 pub const PROBE_PANICS_MAX: u32 = 3;
 

@@ -10,28 +10,108 @@ use std::{
 use headhunt::{
     error::{Error, Kind},
     limits::{WORKER_REDUCED_BYTES, WORKER_SHARED_BYTES},
-    media::{MediaSource, Reduction},
+    media::{FrameStamp, Gap, GapReason, MediaInfo, MediaSource, MediaTime, Reduction},
     video::{Input, VideoLimits, open, worker::Workers},
 };
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Clip, NONE, PATIENCE, alone, drain, limits, mine};
 
+/// What a decoder process may say, in the order and with the fields of its `FromWorker`.
+#[derive(Clone, Serialize)]
+enum Said {
+    Started,
+    Alive,
+    Opened(MediaInfo),
+    Frame {
+        picture: u64,
+        stamp: FrameStamp,
+        size_bytes: usize,
+        laid: Option<Laid>,
+    },
+    Gap(Gap),
+    #[expect(dead_code, reason = "its place counts")]
+    End,
+    Failed(Fault),
+    #[expect(dead_code, reason = "its place counts")]
+    Decoded,
+    #[expect(dead_code, reason = "its place counts")]
+    Taken(u64),
+    Ended(Option<String>),
+    Answer {
+        ticket: u64,
+        answer: Answer,
+    },
+    #[expect(dead_code, reason = "its place counts")]
+    Checked,
+    #[expect(dead_code, reason = "its place counts")]
+    Log,
+    /// There is no such message.
+    Hello,
+}
+
+#[derive(Clone, Serialize)]
+struct Laid {
+    at: u64,
+    planes: Option<Planes>,
+}
+
+#[derive(Clone, Serialize)]
+struct Planes {
+    width: u32,
+    height: u32,
+    matrix: Matrix,
+    range: Range,
+    planes: [Plane; 3],
+}
+
+#[derive(Clone, Serialize)]
+enum Matrix {
+    Bt601,
+}
+
+#[derive(Clone, Serialize)]
+enum Range {
+    Limited,
+}
+
+#[derive(Clone, Serialize)]
+struct Plane {
+    at: usize,
+    stride: u64,
+}
+
+#[derive(Clone, Serialize)]
+struct Fault {
+    kind: Kind,
+    message: String,
+    causes: Option<String>,
+}
+
+#[derive(Clone, Serialize)]
+enum Answer {
+    #[expect(dead_code, reason = "its place counts")]
+    Reduced,
+    Rgb {
+        width: u32,
+        height: u32,
+    },
+}
+
 /// A message as a decoder process sends it, for a shell's printf.
-fn message(header: &str, body: &str) -> String {
-    let length = |n: usize| -> String {
-        (n as u32)
-            .to_le_bytes()
-            .iter()
-            .map(|byte| format!("\\{byte:03o}"))
-            .collect()
-    };
-    let header_text = header.replace('"', "\\\"");
-    format!(
-        "printf \"{}{}\"; printf '%s' \"{header_text}{body}\"\n",
-        length(header.len()),
-        length(body.len())
-    )
+fn message(said: &Said, body: &str) -> String {
+    let header = postcard::to_stdvec(said).unwrap();
+    let length = |n: usize| (n as u32).to_le_bytes();
+    let bytes = [
+        &length(header.len()),
+        &length(body.len()),
+        &*header,
+        body.as_bytes(),
+    ]
+    .concat();
+    let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("printf '{octal}'\n")
 }
 
 /// What comes of a source whose decoder process is this script.
@@ -59,34 +139,59 @@ fn of(script: &str) -> Error {
     error
 }
 
-/// What follows comes when it has been asked for.
-const LATER: &str = "";
-const STARTED: &str = "\"Started\"";
-const OPENED: &str =
-    r#"{"Opened":{"container":"mp4","codec":"h264","width":64,"height":48,"declared_fps":null}}"#;
+fn opened() -> Said {
+    Said::Opened(MediaInfo {
+        container: "mp4".into(),
+        codec: "h264".into(),
+        width: 64,
+        height: 48,
+        declared_fps: None,
+    })
+}
 
-const GAP: &str =
-    r#"{"Gap":{"from":0,"to":1,"reason":"DecodeError","frames_lost":1,"detail":"damage"}}"#;
+fn gap() -> Said {
+    Said::Gap(Gap {
+        from: MediaTime::from_nanos(0),
+        to: MediaTime::from_nanos(1),
+        reason: GapReason::DecodeError,
+        frames_lost: 1,
+        detail: "damage".into(),
+    })
+}
 
-fn frame(index: u64, pts: i64) -> String {
-    format!(
-        r#"{{"Frame":{{"picture":{index},"stamp":{{"index":{index},"pts":{pts},"duration":{{"secs":0,"nanos":40000000}}}},"size_bytes":4608}}}}"#
-    )
+fn frame(index: u64, pts: i64) -> Said {
+    laid(index, pts, None)
+}
+
+fn laid(index: u64, pts: i64, laid: Option<Laid>) -> Said {
+    Said::Frame {
+        picture: index,
+        stamp: FrameStamp {
+            index,
+            pts: MediaTime::from_nanos(pts),
+            duration: Duration::from_millis(40),
+        },
+        size_bytes: 4608,
+        laid,
+    }
 }
 
 /// A frame whose picture of 64 × 48 pixels lies at a place, with rows of so many bytes; as the one before without those.
-fn laid(index: u64, at: u64, stride: Option<u64>) -> String {
-    let planes = stride.map_or_else(
-        || "null".to_owned(),
-        |stride| {
-            format!(
-                r#"{{"width":64,"height":48,"matrix":"Bt601","range":"Limited","planes":[{{"at":0,"stride":{stride}}},{{"at":3072,"stride":32}},{{"at":3840,"stride":32}}]}}"#
-            )
-        },
-    );
-    let frame = frame(index, 0);
-    let without = frame.strip_suffix("}}").unwrap();
-    format!(r#"{without},"laid":{{"at":{at},"planes":{planes}}}}}}}"#)
+fn at(index: u64, at: u64, stride: Option<u64>) -> Said {
+    let plane = |at, stride| Plane { at, stride };
+    let planes = stride.map(|stride| Planes {
+        width: 64,
+        height: 48,
+        matrix: Matrix::Bt601,
+        range: Range::Limited,
+        planes: [plane(0, stride), plane(3072, 32), plane(3840, 32)],
+    });
+    laid(index, 0, Some(Laid { at, planes }))
+}
+
+fn rgb(ticket: u64, width: u32, height: u32) -> Said {
+    let answer = Answer::Rgb { width, height };
+    Said::Answer { ticket, answer }
 }
 
 #[test]
@@ -95,7 +200,7 @@ fn a_picture_lies_where_there_is_room_for_it() {
     let (first, end) = (WORKER_REDUCED_BYTES, WORKER_SHARED_BYTES);
     let bytes = 64 * 48 * 3 / 2;
     let lost = "where there is no room";
-    for (at, stride, expected) in [
+    for (place, stride, expected) in [
         // Then it has to go on.
         (first, Some(64), "hung"),
         (end - bytes, Some(64), "hung"),
@@ -112,30 +217,31 @@ fn a_picture_lies_where_there_is_room_for_it() {
         (first, Some(1 << 15), lost),
         (first, Some(u64::MAX - 7), lost),
     ] {
-        let all = [STARTED, OPENED, &laid(0, at, stride)].map(|header| message(header, ""));
+        let all = [Said::Started, opened(), at(0, place, stride)].map(|said| message(&said, ""));
         let text = of(&(all.concat() + "sleep 60\n")).to_string();
-        assert!(text.contains(expected), "{at}, {stride:?}: {text}");
+        assert!(text.contains(expected), "{place}, {stride:?}: {text}");
     }
     // How it lies is as for the one before; where it lies is not.
     let two = [
-        STARTED,
-        OPENED,
-        &laid(0, first, Some(64)),
-        &laid(1, end, None),
+        Said::Started,
+        opened(),
+        at(0, first, Some(64)),
+        at(1, end, None),
     ];
-    let script = two.map(|header| message(header, "")).concat() + "sleep 60\n";
+    let script = two.map(|said| message(&said, "")).concat() + "sleep 60\n";
     assert!(of(&script).to_string().contains(lost));
 }
 
 #[test]
 fn what_a_process_says_is_checked() {
     let _alone = alone();
-    let told = |messages: &[(&str, &str)]| -> Error {
+    // Nothing: what follows comes when it has been asked for.
+    let told = |messages: &[(Option<Said>, &str)]| -> Error {
         let mut script: String = messages
             .iter()
-            .map(|(header, body)| match *header {
-                LATER => "sleep 0.5\n".to_owned(),
-                header => message(header, body),
+            .map(|(said, body)| match said {
+                None => "sleep 0.5\n".to_owned(),
+                Some(said) => message(said, body),
             })
             .collect();
         script.push_str("sleep 60\n");
@@ -156,77 +262,78 @@ fn what_a_process_says_is_checked() {
         ),
         (
             "sends an unknown message",
-            told(&[("\"Hello\"", "")]),
+            told(&[(Some(Said::Hello), "")]),
             "stopped",
         ),
         (
             "gives frames of nothing",
-            told(&[(OPENED, "")]),
+            told(&[(Some(opened()), "")]),
             "frames of nothing",
         ),
         (
             "gives a frame before it is open",
-            told(&[(STARTED, ""), (&frame(0, 0), "")]),
+            told(&[(Some(Said::Started), ""), (Some(frame(0, 0)), "")]),
             "another order",
         ),
         (
             "leaves a frame out",
-            told(&[(STARTED, ""), (OPENED, ""), (&frame(1, 0), "")]),
+            told(&[
+                (Some(Said::Started), ""),
+                (Some(opened()), ""),
+                (Some(frame(1, 0)), ""),
+            ]),
             "another order",
         ),
         (
             "goes back in time",
             told(&[
-                (STARTED, ""),
-                (OPENED, ""),
-                (&frame(0, 40_000_000), ""),
-                (LATER, ""),
-                (
-                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":2,"height":1,"laid":false}}}}"#,
-                    "RGBRGB",
-                ),
-                (&frame(1, 0), ""),
+                (Some(Said::Started), ""),
+                (Some(opened()), ""),
+                (Some(frame(0, 40_000_000)), ""),
+                (None, ""),
+                (Some(rgb(0, 2, 1)), "RGBRGB"),
+                (Some(frame(1, 0)), ""),
             ]),
             "another order",
         ),
         (
             "gives a picture of another size than it says",
             told(&[
-                (STARTED, ""),
-                (OPENED, ""),
-                (&frame(0, 0), ""),
-                (LATER, ""),
-                (
-                    r#"{"Answer":{"ticket":0,"answer":{"Rgb":{"width":9000,"height":9000,"laid":false}}}}"#,
-                    "RGB",
-                ),
+                (Some(Said::Started), ""),
+                (Some(opened()), ""),
+                (Some(frame(0, 0)), ""),
+                (None, ""),
+                (Some(rgb(0, 9000, 9000)), "RGB"),
             ]),
             "another picture",
         ),
         (
             "answers what nobody asked",
-            told(&[
-                (STARTED, ""),
-                (
-                    r#"{"Answer":{"ticket":5,"answer":{"Rgb":{"width":1,"height":1,"laid":false}}}}"#,
-                    "",
-                ),
-            ]),
+            told(&[(Some(Said::Started), ""), (Some(rgb(5, 1, 1)), "")]),
             "nobody asked",
         ),
         (
             "sends more than it was asked for",
-            told(&[(STARTED, ""), (OPENED, "a body that nothing has")]),
+            told(&[
+                (Some(Said::Started), ""),
+                (Some(opened()), "a body that nothing has"),
+            ]),
             "a body of 23 bytes, of 0",
         ),
         (
             "tells of gaps without end",
-            told(&[(STARTED, ""), (OPENED, ""), (GAP, ""), (GAP, ""), (GAP, "")]),
+            told(&[
+                (Some(Said::Started), ""),
+                (Some(opened()), ""),
+                (Some(gap()), ""),
+                (Some(gap()), ""),
+                (Some(gap()), ""),
+            ]),
             "another order",
         ),
         (
             "tells of a camera",
-            told(&[(STARTED, ""), (r#"{"Ended":null}"#, "")]),
+            told(&[(Some(Said::Started), ""), (Some(Said::Ended(None)), "")]),
             "another order",
         ),
     ] {
@@ -234,18 +341,20 @@ fn what_a_process_says_is_checked() {
         assert!(text.contains(expected), "a process that {what}: {text}");
     }
     // Words are kept to one line, and short.
-    let long = format!(
-        r#"{{"Failed":{{"kind":"InvalidArgument","message":"{}\n{{level","causes":null}}}}"#,
-        "x".repeat(50)
-    );
-    let text = told(&[(STARTED, ""), (&long, "")]).to_string();
+    let long = Said::Failed(Fault {
+        kind: Kind::InvalidArgument,
+        message: "x".repeat(50) + "\n{level",
+        causes: None,
+    });
+    let text = told(&[(Some(Said::Started), ""), (Some(long), "")]).to_string();
     assert!(text.contains("xx {level") && !text.contains('\n'), "{text}");
     // It talks without end.
-    let flood = message(STARTED, "") + &message("\"Alive\"", "").repeat(3000) + "sleep 60\n";
+    let flood =
+        message(&Said::Started, "") + &message(&Said::Alive, "").repeat(3000) + "sleep 60\n";
     let text = of(&flood).to_string();
     assert!(text.contains("talks without end"), "{text}");
     // More than it was asked for, and than anybody takes.
-    let flood = message(STARTED, "") + &message(OPENED, "").repeat(200) + "sleep 60\n";
+    let flood = message(&Said::Started, "") + &message(&opened(), "").repeat(200) + "sleep 60\n";
     let text = of(&flood).to_string();
     assert!(text.contains("stopped"), "{text}");
 }
@@ -255,8 +364,8 @@ fn nobody_waits_for_one_that_listens_a_little_now_and_then() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let program: PathBuf = dir.path().join("trickle");
-    let says: String = [STARTED, OPENED, &frame(0, 0)]
-        .map(|header| message(header, ""))
+    let says: String = [Said::Started, opened(), frame(0, 0)]
+        .map(|said| message(&said, ""))
         .concat();
     let listens = "while :; do dd bs=4096 count=1 <&1 >/dev/null 2>&1; sleep 0.2; done";
     fs::write(&program, format!("#!/bin/bash\n{says}{listens}\n")).unwrap();

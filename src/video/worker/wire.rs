@@ -1,6 +1,6 @@
 //! What a server and its decoder process say to each other.
 //!
-//! A message is two lengths (4 bytes each, little-endian), a header of the first (JSON) and a body of
+//! A message is two lengths (4 bytes each, little-endian), a header of the first (postcard) and a body of
 //! the second: a packet, a picture. Both ends are the same binary, so there are no versions. The
 //! process may have been taken over by what it decodes: every length is checked before it is
 //! believed.
@@ -258,7 +258,7 @@ impl From<Fault> for Error {
 pub(super) fn encode(header: &impl Serialize, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     let begin = out.len();
     out.extend_from_slice(&[0; PREFIX_BYTES]);
-    serde_json::to_writer(&mut *out, header)?;
+    postcard::to_io(header, &mut *out).map_err(io::Error::other)?;
     let header = length(out.len() - begin - PREFIX_BYTES)?;
     let lengths = [header, length(body.len())?].concat();
     if let Some(place) = out.get_mut(begin..begin + PREFIX_BYTES) {
@@ -295,7 +295,16 @@ pub(super) fn read<T: DeserializeOwned>(
     }
     let mut text = vec![0; header];
     from.read_exact(&mut text)?;
-    let header = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+    let header = match postcard::take_from_bytes(&text) {
+        Ok((header, [])) => header,
+        Ok((_, rest)) => {
+            return Err(invalid(format!(
+                "a header that is {} bytes too long",
+                rest.len()
+            )));
+        }
+        Err(e) => return Err(invalid(format!("a header that cannot be read: {e}"))),
+    };
     let most = body_max_bytes(&header);
     if body > most {
         return Err(invalid(format!(
