@@ -607,11 +607,11 @@ async fn stages_are_noted_down_for_those_who_ask() {
 }
 
 /// Grey levels of the clips of each pass after those of `held`, for eight segments in one go.
-async fn eight_segments(bench: &Bench) -> (Vec<Result<(), Kind>>, Vec<Vec<u8>>) {
+async fn eight_segments(bench: &Bench, lane: Lane) -> (Vec<Result<(), Kind>>, Vec<Vec<u8>>) {
     let held = bench.hold().await;
     let mut tickets = Vec::new();
     for grey in 10..18 {
-        let job = job(grey, Lane::Live, u64::from(grey));
+        let job = job(grey, lane, u64::from(grey));
         tickets.push(bench.handle.submit(job).await.unwrap());
     }
     bench.turnstile.open();
@@ -631,7 +631,7 @@ async fn a_batch_that_finds_no_memory_is_halved_and_later_ones_fit() {
     config.max_batch = 8;
     let bench = bench(config).await;
     bench.room.store(3, SeqCst);
-    let (results, passes) = eight_segments(&bench).await;
+    let (results, passes) = eight_segments(&bench, Lane::Live).await;
     assert_eq!(results, vec![Ok(()); 8]);
     let sizes = |passes: &[Vec<u8>]| passes.iter().map(Vec::len).collect::<Vec<_>>();
     assert_eq!(sizes(&passes), [8, 4, 2, 2, 4, 2, 2]);
@@ -644,7 +644,7 @@ async fn a_batch_that_finds_no_memory_is_halved_and_later_ones_fit() {
     assert_eq!(scored, (10..18).collect::<Vec<u8>>());
 
     // What fitted is remembered.
-    let (results, passes) = eight_segments(&bench).await;
+    let (results, passes) = eight_segments(&bench, Lane::Live).await;
     assert_eq!(results, vec![Ok(()); 8]);
     assert_eq!(sizes(&passes), [2, 2, 2, 2]);
 
@@ -655,6 +655,25 @@ async fn a_batch_that_finds_no_memory_is_halved_and_later_ones_fit() {
     assert_eq!(error.kind(), Kind::ResourceExhausted);
     assert!(error.to_string().contains("memory"), "{error}");
     assert_eq!(bench.handle.health(), Health::Serving);
+}
+
+#[tokio::test]
+async fn jobs_that_find_no_memory_leave_the_batches_of_detections_as_they_are() {
+    let mut config = config();
+    config.max_batch = 8;
+    // A quarter of it is for jobs.
+    config.queue_capacity = 32;
+    let bench = bench(config).await;
+    bench.room.store(3, SeqCst);
+    let (results, passes) = eight_segments(&bench, Lane::Offline).await;
+    assert_eq!(results, vec![Ok(()); 8]);
+    assert_eq!(passes.iter().map(Vec::len).max(), Some(8));
+    bench.room.store(usize::MAX, SeqCst);
+    let (_, passes) = eight_segments(&bench, Lane::Live).await;
+    assert_eq!(passes.iter().map(Vec::len).collect::<Vec<_>>(), [8]);
+    // Theirs are remembered.
+    let (_, passes) = eight_segments(&bench, Lane::Offline).await;
+    assert_eq!(passes.iter().map(Vec::len).max(), Some(2));
 }
 
 #[tokio::test]

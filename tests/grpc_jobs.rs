@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 /// Passes before any job: the warm-up.
-const WARM_UP: usize = 1;
+const WARM_UP: usize = headhunt::limits::WARM_UP_PASSES as usize;
 
 fn passes(server: &TestServer) -> usize {
     server.probe.passed() - WARM_UP

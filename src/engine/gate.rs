@@ -240,8 +240,14 @@ impl Gate {
 
     // --- the model's thread
 
-    /// Waits for work, until `check` if there is none by then; beats while it waits.
-    pub fn next(&self, max_batch: usize, batch_wait: Duration, check: Option<Instant>) -> Work {
+    /// Waits for work, until `check` if there is none by then; beats while it waits. `max_batch` says how many share a
+    /// pass with one of a lane.
+    pub fn next(
+        &self,
+        max_batch: impl Fn(Lane) -> usize,
+        batch_wait: Duration,
+        check: Option<Instant>,
+    ) -> Work {
         let mut state = self.lock();
         loop {
             self.pulse.beat();
@@ -255,7 +261,8 @@ impl Gate {
                 return Work::Fingerprint(request);
             }
             if let Some(first) = state.lanes.take_first() {
-                return Work::Pass(self.fill(state, first, max_batch, batch_wait));
+                let most = max_batch(first.job.lane);
+                return Work::Pass(self.fill(state, first, most, batch_wait));
             }
             if check.is_some_and(|check| check <= Instant::now()) {
                 return Work::Check;

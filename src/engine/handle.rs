@@ -22,7 +22,7 @@ use super::{
     EngineConfig, Health, Job, Lane, Ticket,
     gate::{Gate, Waiting},
     probe::{HeadProbe, ProbeInfo},
-    worker::Worker,
+    worker::{Rooms, Worker},
 };
 
 /// The owner of the model's thread. Dropping it stops the thread within
@@ -75,7 +75,7 @@ impl Engine {
             streams: AtomicU64::new(0),
         };
         let worker = Worker {
-            room: Cell::default(),
+            rooms: Rooms::default(),
             checked: Cell::new(Instant::now()),
             probe,
             gate,

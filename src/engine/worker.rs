@@ -34,7 +34,7 @@ pub(super) struct Worker {
     pub config: EngineConfig,
     pub warm: watch::Sender<bool>,
     /// How many clips the device's memory held at last.
-    pub room: Cell<Room>,
+    pub rooms: Rooms,
     /// When an engine that fails was last given a pass to show that it works again.
     pub checked: Cell<Instant>,
 }
@@ -79,6 +79,22 @@ impl Room {
     }
 }
 
+/// Of detections and of jobs apart: a job's pass, with every head and prompt, needs more, and shares none with detections.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    detections: Cell<Room>,
+    jobs: Cell<Room>,
+}
+
+impl Rooms {
+    fn of(&self, lane: Lane) -> &Cell<Room> {
+        match lane {
+            Lane::Live | Lane::Upload => &self.detections,
+            Lane::Offline => &self.jobs,
+        }
+    }
+}
+
 /// Refuses all waiting work when the thread ends, however it ends.
 struct StopOnDrop(Arc<Gate>);
 
@@ -105,7 +121,7 @@ impl Worker {
             let check = self.gate.pulse.fails().is_some();
             let check = check.then(|| self.checked.get() + self.config.check_every);
             match self.gate.next(
-                self.room.get().of(self.config.max_batch),
+                |lane| self.rooms.of(lane).get().of(self.config.max_batch),
                 self.config.batch_wait,
                 check,
             ) {
@@ -169,9 +185,13 @@ impl Worker {
     /// Runs a batch; if it fails, each of it alone, so that one bad segment spoils no other. Where memory
     /// ran out, its halves, and so on.
     fn pass(&self, mut batch: Vec<Running>) {
+        let Some(first) = batch.first() else {
+            return;
+        };
+        let room = self.rooms.of(first.job.lane);
         match self.probe_jobs(&batch) {
             Ok(features) => {
-                self.room.set(self.room.get().held(batch.len()));
+                room.set(room.get().held(batch.len()));
                 for (running, features) in batch.into_iter().zip(features) {
                     answer(running, Ok(features));
                 }
@@ -183,7 +203,7 @@ impl Worker {
                 }
             }
             Err(error) if error.kind() == Kind::ResourceExhausted => {
-                self.room.set(Room::lacked(batch.len()));
+                room.set(Room::lacked(batch.len()));
                 tracing::warn!(
                     error = %format_args!("{error:#}"),
                     clips = batch.len(),

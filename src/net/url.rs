@@ -16,6 +16,9 @@ pub trait Schemes: 'static {
     const PLAIN_AND_TLS: [(&'static str, u16); 2];
     /// Whether a redirect may be relative to the URL that it comes from.
     const RELATIVE_REDIRECTS: bool;
+    /// Whether all ports of a host are one device, which may have the user name and password that another of them was
+    /// given.
+    const ONE_DEVICE: bool;
 }
 
 /// A URL of one of two schemes, its user name and password kept apart. Whatever prints it sees neither
@@ -138,8 +141,8 @@ impl<S: Schemes> Url<S> {
         }
     }
 
-    /// Where a redirect leads. It keeps the credentials only on the same host, and never leads from
-    /// TLS to plain text.
+    /// Where a redirect leads. It keeps the credentials only on the same host, and where that may be shared only on the
+    /// same port or from the plain scheme's own to that of TLS; it never leads from TLS to plain text.
     ///
     /// Fails with `InvalidArgument`.
     pub(crate) fn redirected(&self, location: &str) -> Result<Self> {
@@ -176,7 +179,10 @@ impl<S: Schemes> Url<S> {
                 self.request.scheme()
             )));
         }
-        if to.credentials.is_none() && to.host.eq_ignore_ascii_case(&self.host) {
+        let ports = (self.port, to.port);
+        let [(_, plain), (_, tls)] = S::PLAIN_AND_TLS;
+        let same = S::ONE_DEVICE || ports.0 == ports.1 || ports == (plain, tls);
+        if to.credentials.is_none() && same && to.host.eq_ignore_ascii_case(&self.host) {
             to.credentials.clone_from(&self.credentials);
         }
         Ok(to)

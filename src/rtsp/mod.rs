@@ -85,6 +85,8 @@ impl Schemes for Rtsp {
     const OWNER: &'static str = "camera";
     const PLAIN_AND_TLS: [(&'static str, u16); 2] = [("rtsp", 554), ("rtsps", 322)];
     const RELATIVE_REDIRECTS: bool = false;
+    // A recorder sends its viewers from one of its ports to another. It only hears the password where it asks for it.
+    const ONE_DEVICE: bool = true;
 }
 
 /// A camera's address; the default ports are 554 and 322.

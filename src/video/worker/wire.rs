@@ -366,12 +366,16 @@ mod tests {
         encode(&ToWorker::More(7), b"12345", &mut bytes).unwrap();
         assert!(read(&bytes, 100, 5).unwrap());
         assert!(read(&bytes, 100, 4).is_err());
-        assert!(read(&bytes, 4, 5).is_err());
+        assert!(read(&bytes, 1, 5).is_err());
         assert!(read(&[0xff; 16], 1 << 20, usize::MAX).is_err());
         assert!(is_whole(&bytes));
         let cut = &bytes[..bytes.len() - 1];
         assert!(read(cut, 100, 5).is_err());
         assert!(!is_whole(cut) && !is_whole(&bytes[..7]) && !is_whole(b""));
+        // A header longer than what it says.
+        let mut padded = Vec::new();
+        encode(&(ToWorker::More(7), 0u8), b"", &mut padded).unwrap();
+        assert!(read(&padded, 100, 0).is_err());
         let mut garbage = Vec::new();
         encode(&"nothing that is known", b"", &mut garbage).unwrap();
         assert!(read(&garbage, 100, 5).is_err());
