@@ -27,7 +27,7 @@ use headhunt::{
     rtsp,
     video::{
         VideoLimits,
-        camera::{Camera, CameraOptions, Identity, Login, LoginMethod, PacketLoss},
+        camera::{Camera, CameraOptions, Identity, Login, LoginMethod, PacketLoss, Protocols},
         worker::{ForkServer, Workers},
     },
 };
@@ -486,6 +486,21 @@ async fn cameras_of_every_kind_are_scored() {
             })
             .await;
         });
+    }
+    {
+        let server = server.clone();
+        add(
+            &mut cases,
+            "UDP alone, and nothing said of it",
+            async move {
+                let mut options = CameraOptions::new(clips::h264());
+                options.media.protocols = Protocols::Udp;
+                let camera = Camera::start(options).unwrap();
+                let mut seen = Watched::uri(&server, camera.url()).await;
+                seen.goes_on().await;
+                seen.stop().await;
+            },
+        );
     }
     {
         let server = server.clone();

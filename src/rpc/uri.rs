@@ -164,7 +164,8 @@ pub(super) fn parse(
     }
     let url = rtsp::Url::parse(uri).map_err(|error| error.with_field(at("uri")))?;
     let transport = match proto::RtspTransport::try_from(source.transport) {
-        Ok(proto::RtspTransport::Unspecified | proto::RtspTransport::Tcp) => rtsp::Transport::Tcp,
+        Ok(proto::RtspTransport::Unspecified) => rtsp::Transport::Either,
+        Ok(proto::RtspTransport::Tcp) => rtsp::Transport::Tcp,
         Ok(proto::RtspTransport::Udp) if url.is_tls() => {
             return Err(Error::invalid(
                 "rtsps carries packets over its own connection: leave transport out",

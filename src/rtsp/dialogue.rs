@@ -269,8 +269,8 @@ fn wrong_credentials() -> Failure {
     )
 }
 
-/// What a refusal means.
-pub(super) fn refusal(method: &Method, status: StatusCode, transport: &str) -> Failure {
+/// What a refusal means; `unsupported` says it of a transport.
+pub(super) fn refusal(method: &Method, status: StatusCode, unsupported: &str) -> Failure {
     let method: &str = method.into();
     let code = u16::from(status);
     let (kind, what) = match code {
@@ -282,8 +282,7 @@ pub(super) fn refusal(method: &Method, status: StatusCode, transport: &str) -> F
         454 => (FailureKind::Ended, "it does not know the session any more"),
         461 => {
             return Failure::protocol(format!(
-                "the camera answers {code} to {method}: it does not send packets over {transport}; \
-                 try the other transport"
+                "the camera answers {code} to {method}: it {unsupported}"
             ));
         }
         453 | 500..=599 => (FailureKind::Busy, "it cannot now"),
@@ -333,7 +332,7 @@ mod tests {
             (500, FailureKind::Busy),
             (503, FailureKind::Busy),
         ] {
-            let failure = refusal(&Method::Setup, StatusCode::from(code), "UDP");
+            let failure = refusal(&Method::Setup, StatusCode::from(code), "sends no UDP");
             assert_eq!(failure.kind, kind, "{code}");
             assert!(failure.message.contains(&code.to_string()));
             assert_eq!(failure.message.contains("UDP"), code == 461);

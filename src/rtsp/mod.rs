@@ -33,8 +33,10 @@ pub use crate::net::{Anywhere, Failure, FailureKind, SystemResolver, Trust, Vet}
 /// How RTP packets travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Interleaved with RTSP on its TCP connection.
+    /// [`Transport::Tcp`], or [`Transport::Udp`] where an `rtsp` camera says that it does not do that (461).
     #[default]
+    Either,
+    /// Interleaved with RTSP on its TCP connection.
     Tcp,
     /// UDP datagrams from the camera to a port of ours.
     Udp,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtsp_types::{HeaderName, Method, Response, headers};
+use rtsp_types::{HeaderName, Method, Response, StatusCode, headers};
 
 use super::{
     Access, Client, Failure, FailureKind, Session, Transport, Url,
@@ -108,30 +108,21 @@ impl<'a> Attempt<'a> {
         let track_url = sdp::control_url(below, chosen.track_control.as_deref())?;
 
         let mut ports = match self.transport {
-            Transport::Tcp => None,
-            Transport::Udp => {
-                let connection = &self.dialogue.connection;
-                Some(Ports::bind(connection.local, connection.peer).await?)
-            }
+            Transport::Either | Transport::Tcp => None,
+            Transport::Udp => Some(self.ports().await?),
         };
-        let wanted = match &ports {
-            None => transport::INTERLEAVED.to_owned(),
-            Some(ports) => {
-                let (rtp, rtcp) = ports.numbers().map_err(|e| {
-                    Failure::new(FailureKind::Refused, format!("the UDP ports broke: {e}"))
-                })?;
-                transport::datagrams(rtp, rtcp)
-            }
-        };
-        let wanted = vec![(headers::TRANSPORT, wanted)];
-        let set_up = answered!(self.ask(Method::Setup, &track_url, wanted));
+        let mut set_up = answered!(self.set_up(&track_url, ports.as_ref()));
+        let refused = set_up.status() == StatusCode::UnsupportedTransport;
+        if refused && self.transport == Transport::Either && !self.url.is_tls() {
+            tracing::debug!(url = %self.url, "the camera does not send over TCP; trying UDP");
+            ports = Some(self.ports().await?);
+            set_up = answered!(self.set_up(&track_url, ports.as_ref()));
+        }
         self.granted(&Method::Setup, &set_up)?;
         let granted = set_up.header(&headers::TRANSPORT).map(|h| h.as_str());
-        let granted = match self.transport {
-            Transport::Tcp => transport::granted_interleaved(granted),
-            Transport::Udp => {
-                transport::granted_datagrams(granted, self.dialogue.connection.peer.ip())
-            }
+        let granted = match &ports {
+            None => transport::granted_interleaved(granted),
+            Some(_) => transport::granted_datagrams(granted, self.dialogue.connection.peer.ip()),
         };
         let (session, session_timeout) = session(&set_up);
         self.dialogue.session = session;
@@ -206,15 +197,37 @@ impl<'a> Attempt<'a> {
             .await
     }
 
+    async fn ports(&self) -> Result<Ports, Failure> {
+        let connection = &self.dialogue.connection;
+        Ports::bind(connection.local, connection.peer).await
+    }
+
+    /// Asks for datagrams to these ports, or without any for packets on this connection.
+    async fn set_up(&mut self, track: &url::Url, ports: Option<&Ports>) -> Result<Answer, Failure> {
+        let wanted = match ports {
+            None => transport::INTERLEAVED.to_owned(),
+            Some(ports) => {
+                let (rtp, rtcp) = ports.numbers().map_err(|e| {
+                    Failure::new(FailureKind::Refused, format!("the UDP ports broke: {e}"))
+                })?;
+                transport::datagrams(rtp, rtcp)
+            }
+        };
+        let wanted = vec![(headers::TRANSPORT, wanted)];
+        self.ask(Method::Setup, track, wanted).await
+    }
+
     fn granted(&self, method: &Method, response: &Response<Vec<u8>>) -> Result<(), Failure> {
         if response.status().is_success() {
             return Ok(());
         }
-        let transport = match self.transport {
-            Transport::Tcp => "TCP",
-            Transport::Udp => "UDP",
+        let unsupported = match self.transport {
+            _ if self.url.is_tls() => "does not send packets over TCP",
+            Transport::Either => "sends packets neither over TCP nor over UDP",
+            Transport::Tcp => "does not send packets over TCP; try UDP",
+            Transport::Udp => "does not send packets over UDP; try TCP",
         };
-        Err(refusal(method, response.status(), transport))
+        Err(refusal(method, response.status(), unsupported))
     }
 
     /// Gives a session back that will not be used; cameras have few. It is not waited for.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use headhunt::rtsp::{FailureKind, Url};
+use headhunt::rtsp::{Access, FailureKind, Url};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -136,11 +136,38 @@ async fn statuses_have_their_kinds() {
 #[tokio::test]
 async fn an_unsupported_transport_is_named() {
     let camera = says("SETUP", "461 Unsupported Transport").await;
-    for (access, name) in [(tcp(), "TCP"), (udp(), "UDP")] {
+    for (access, name) in [
+        (tcp(), "over TCP; try UDP"),
+        (udp(), "over UDP; try TCP"),
+        (Access::default(), "neither over TCP nor over UDP"),
+    ] {
         let failure = failure(&camera, &patient(), &access).await;
         assert_eq!(failure.kind, FailureKind::Protocol);
         assert!(failure.message.contains(name), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn a_camera_that_does_not_send_over_tcp_is_asked_for_datagrams_where_nothing_is_said_of_it() {
+    let camera = Camera::new(|seen| {
+        let transport = seen.header("transport")?.to_owned();
+        if transport.contains("TCP") {
+            return seen.says("461 Unsupported Transport", "");
+        }
+        let granted = format!("Session: 1\r\nTransport: {transport};server_port=9-10\r\n");
+        seen.says("200 OK", &granted)
+    })
+    .await;
+    let session = playing(&camera, &patient(), &Access::default()).await;
+    let methods = camera.methods();
+    assert_eq!(
+        methods.iter().filter(|m| *m == "SETUP").count(),
+        2,
+        "{methods:?}"
+    );
+    session.close().await;
+    let failure = failure(&camera, &patient(), &tcp()).await;
+    assert!(failure.message.contains("try UDP"), "{failure}");
 }
 
 fn describes(sdp: String) -> impl FnMut(&Seen) -> Option<Vec<Act>> + Send + 'static {

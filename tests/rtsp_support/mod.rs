@@ -396,7 +396,10 @@ pub fn patient() -> Client {
 }
 
 pub fn tcp() -> Access {
-    Access::default()
+    Access {
+        transport: Transport::Tcp,
+        trust: Trust::System,
+    }
 }
 
 pub fn udp() -> Access {
