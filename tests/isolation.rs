@@ -537,17 +537,24 @@ fn pixels_masks_and_snapshots_are_those_of_this_process_to_the_bit() {
     let _alone = alone();
     // The first so small that pictures come as they are, the last so large that they are reduced before it is known
     // which are sampled.
-    for (width, height) in [(320, 240), (640, 480), (3840, 2160)] {
+    for (width, height) in [(320, 240), (640, 480), (1280, 720), (3840, 2160)] {
         let path = Clip::h264("mp4mux").sized(width, height).frames(60).make();
         let here = prepared(&path, None, people_and_masks(), false);
-        let there = prepared(&path, Some(workers()), people_and_masks(), false);
         assert_eq!(here.len(), 2);
-        assert_eq!(here.len(), there.len());
-        for (a, b) in here.iter().zip(&there) {
-            assert_eq!(a.frames, b.frames);
-            assert_eq!(a.clip.frames, b.clip.frames);
-            assert!(a.snapshot.is_some());
-            assert_eq!(a.snapshot, b.snapshot);
+        // One picture after the other, and several at a time.
+        for reducers in [1, 4] {
+            let workers = Workers {
+                reducers,
+                ..workers()
+            };
+            let there = prepared(&path, Some(workers), people_and_masks(), false);
+            assert_eq!(here.len(), there.len());
+            for (a, b) in here.iter().zip(&there) {
+                assert_eq!(a.frames, b.frames);
+                assert_eq!(a.clip.frames, b.clip.frames);
+                assert!(a.snapshot.is_some());
+                assert_eq!(a.snapshot, b.snapshot);
+            }
         }
     }
 }

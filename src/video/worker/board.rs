@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    ops::Range,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -15,7 +16,7 @@ use std::{
     },
 };
 
-use memmap2::{MmapMut, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use rustix::{
     fs::{
         FallocateFlags, MemfdFlags, SealFlags, SeekFrom, fallocate, fcntl_add_seals, fstat,
@@ -191,7 +192,14 @@ impl Board {
 
 /// The same for the process, which draws: the places for reduced pictures.
 #[derive(Debug)]
-pub(super) struct Canvas(Option<Mutex<MmapMut>>);
+pub(super) struct Canvas(Option<Sheet>);
+
+#[derive(Debug)]
+struct Sheet {
+    map: MmapRaw,
+    /// Where somebody draws.
+    drawn: Mutex<Vec<Range<usize>>>,
+}
 
 impl Canvas {
     /// Takes what [`Board::give`] gave. And the room for pictures as they are decoded, which begins where these end.
@@ -202,27 +210,58 @@ impl Canvas {
             return Ok((Canvas(None), None));
         };
         let length = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);
-        let mut reduced = MmapOptions::new();
-        reduced.len(length(WORKER_REDUCED_BYTES)?);
-        // SAFETY: nobody else writes there, and the file keeps its length: the server sealed it.
-        let map = unsafe { reduced.map_mut(&file) }?;
+        let map = MmapOptions::new()
+            .len(length(WORKER_REDUCED_BYTES)?)
+            .map_raw(&file)?;
         let pictures = MmapOptions::new()
             .offset(WORKER_REDUCED_BYTES)
             .len(length(pictures)?)
             .map_raw(&file)?;
-        Ok((Canvas(Some(Mutex::new(map))), Some(pictures)))
+        let drawn = Mutex::default();
+        Ok((Canvas(Some(Sheet { map, drawn })), Some(pictures)))
     }
 
-    /// Has a picture of so many bytes drawn at this place; `None` where there is no such place.
+    /// Has a picture of so many bytes drawn at this place; `None` where there is no such place, or where somebody draws
+    /// already.
     pub(super) fn draw<T>(
         &self,
         at: u64,
         bytes: usize,
         draw: impl FnOnce(&mut [u8]) -> T,
     ) -> Option<T> {
+        let sheet = self.0.as_ref()?;
         let at = usize::try_from(at).ok()?;
-        let mut map = locked(self.0.as_ref()?);
-        Some(draw(map.get_mut(at..at.checked_add(bytes)?)?))
+        let place = at..at.checked_add(bytes)?;
+        if place.end > sheet.map.len() {
+            return None;
+        }
+        let _taken = sheet.taken(&place)?;
+        // SAFETY: it lies inside of the map, which nobody writes to elsewhere and whose file keeps its length, since the
+        // server sealed it; and nobody else draws there until `_taken` is dropped.
+        let place =
+            unsafe { std::slice::from_raw_parts_mut(sheet.map.as_mut_ptr().add(at), bytes) };
+        Some(draw(place))
+    }
+}
+
+impl Sheet {
+    fn taken(&self, place: &Range<usize>) -> Option<Taken<'_>> {
+        let mut drawn = locked(&self.drawn);
+        let apart = |other: &Range<usize>| place.end <= other.start || other.end <= place.start;
+        if !drawn.iter().all(apart) {
+            return None;
+        }
+        drawn.push(place.clone());
+        Some(Taken(self, place.clone()))
+    }
+}
+
+/// A place where nobody else draws.
+struct Taken<'a>(&'a Sheet, Range<usize>);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.drawn).retain(|place| *place != self.1);
     }
 }
 
@@ -241,6 +280,17 @@ mod tests {
             theirs.draw(at, picture.len(), |place| place.copy_from_slice(picture))
         };
         draw(3, b"a picture").unwrap();
+        // Two at a time, but not on top of each other.
+        let beside = theirs.draw(100, 8, |_| {
+            [
+                draw(92, b"........"),
+                draw(108, b"........"),
+                draw(101, b"."),
+            ]
+            .map(|drawn| drawn.is_some())
+        });
+        assert_eq!(beside, Some([true, true, false]));
+        assert!(draw(101, b".").is_some());
         assert_eq!(&*ours.read(12, 0).unwrap(), b"\0\0\0a picture");
         assert_eq!(&*ours.read(3, 8).unwrap(), b"tur");
         let mut piece = [0; 9];

@@ -3,6 +3,7 @@
 mod answer;
 mod fork;
 mod give;
+mod reducers;
 
 use std::{
     any::Any,
@@ -27,6 +28,7 @@ use rustix::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::reducers::Reducers;
 use super::{
     board::Canvas,
     confine, locked,
@@ -390,9 +392,10 @@ fn work(
         });
     }
     let listening = Arc::clone(shared);
+    let reducers = Reducers::new(begin.reducers);
     std::thread::Builder::new()
         .name("control".into())
-        .spawn(move || answer::listen(reader, &listening, &reduce))
+        .spawn(move || answer::listen(reader, &listening, reduce, reducers))
         .or_kind(Kind::ResourceExhausted, || {
             "the decoder process cannot start a thread".into()
         })?;

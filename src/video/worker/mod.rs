@@ -48,7 +48,7 @@ use self::{
 use super::VideoLimits;
 use crate::{
     error::{Error, Kind, Result},
-    limits::{WORKER_MEMORY_BYTES, WORKER_START_MAX, WORKER_START_SLOW},
+    limits::{WORKER_MEMORY_BYTES, WORKER_PICTURES_AHEAD, WORKER_START_MAX, WORKER_START_SLOW},
 };
 
 /// Also where a thread panicked with it: what is behind these locks is whole between any two lines.
@@ -65,8 +65,16 @@ pub struct Workers {
     pub memory_max_bytes: u64,
     /// All that a process gets of the environment.
     pub environment: Vec<(String, String)>,
+    /// Threads of a process that may make the model's pictures of large ones at a time.
+    pub reducers: u32,
     /// Forks them; without it each is started from the program's file and loads GStreamer by itself.
     pub forks: Option<ForkServer>,
+}
+
+/// Half of the cores that this process may use: other streams need theirs.
+fn reducers() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from((cores / 2).clamp(1, WORKER_PICTURES_AHEAD)).unwrap_or(1)
 }
 
 impl Workers {
@@ -76,6 +84,7 @@ impl Workers {
             program: PathBuf::from("/proc/self/exe"),
             memory_max_bytes: WORKER_MEMORY_BYTES,
             environment: Vec::new(),
+            reducers: reducers(),
             forks: None,
         }
     }

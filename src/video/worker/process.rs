@@ -120,6 +120,7 @@ impl Process {
                 job,
                 limits: Limits::from(limits),
                 memory_max_bytes: workers.memory_max_bytes,
+                reducers: workers.reducers,
                 log: Level::finest(),
             }),
             &[],

@@ -56,6 +56,8 @@ pub(super) struct Begin {
     pub limits: Limits,
     /// Address space, bytes.
     pub memory_max_bytes: u64,
+    /// Threads that may make pictures at a time.
+    pub reducers: u32,
     /// The finest level of log lines that the server would write.
     pub log: Option<Level>,
 }

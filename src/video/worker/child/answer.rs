@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shared, give::Gathered, gone, locked};
+use super::{Shared, give::Gathered, gone, locked, reducers::Reducers};
 use crate::{
     error::{Error, Result},
     limits::WORKER_HEADER_MAX_BYTES,
@@ -23,7 +23,13 @@ use crate::{
 const PACKET_MAX_BYTES: usize = 1 << 20;
 
 /// Does what the server asks for, until it hangs up.
-pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &Reduce) {
+pub(super) fn listen(
+    mut from: BufReader<UnixStream>,
+    shared: &Arc<Shared>,
+    reduce: Reduce,
+    mut reducers: Reducers,
+) {
+    let reduce: Arc<Reduce> = Arc::new(reduce);
     let mut answers = Gathered::default();
     loop {
         // Who waits is woken up once for what was asked for together.
@@ -63,11 +69,31 @@ pub(super) fn listen(mut from: BufReader<UnixStream>, shared: &Shared, reduce: &
                 picture,
                 how,
                 place,
-            } => answer(&mut answers, ticket, || {
-                let picture = find(shared, picture)?;
-                let draw = |on: &mut [u8]| reduce(picture.as_ref(), &how, on);
-                lay_reduced(shared, place, how.bytes(), draw)
-            }),
+            } => {
+                // Found now: it may be released before it is made, if nobody wants it any more.
+                let picture = find(shared, picture);
+                let make = {
+                    let (shared, reduce) = (Arc::clone(shared), Arc::clone(&reduce));
+                    move || {
+                        let picture = picture?;
+                        let draw = |on: &mut [u8]| reduce(picture.as_ref(), &how, on);
+                        lay_reduced(&shared, place, how.bytes(), draw)
+                    }
+                };
+                let Some(jobs) = reducers.started() else {
+                    answer(&mut answers, ticket, make);
+                    continue;
+                };
+                let shared = Arc::clone(shared);
+                let job = move || {
+                    let mut alone = Gathered::default();
+                    answer(&mut alone, ticket, make);
+                    alone.give(&shared);
+                };
+                if jobs.send(Box::new(job)).is_err() {
+                    gone();
+                }
+            }
             ToWorker::Packet(head) => packet(shared, &head, body),
             ToWorker::NoMorePackets => {
                 if let Some(camera) = &mut *locked(&shared.camera) {
