@@ -27,7 +27,7 @@ pub fn run(args: Args) -> Result<()> {
         if !checked.faults.is_empty() {
             return Err(Error::precondition(format!(
                 "a decoder process is not confined: {}",
-                checked.faults.join("; ")
+                checked.faults
             )));
         }
         say!(

@@ -181,7 +181,8 @@ impl<S: Schemes> Url<S> {
         }
         let ports = (self.port, to.port);
         let [(_, plain), (_, tls)] = S::PLAIN_AND_TLS;
-        let same = S::ONE_DEVICE || ports.0 == ports.1 || ports == (plain, tls);
+        let secured = to.is_tls() && ports == (plain, tls);
+        let same = S::ONE_DEVICE || ports.0 == ports.1 || secured;
         if to.credentials.is_none() && same && to.host.eq_ignore_ascii_case(&self.host) {
             to.credentials.clone_from(&self.credentials);
         }

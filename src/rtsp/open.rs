@@ -69,6 +69,8 @@ struct Attempt<'a> {
     client: &'a Client,
     url: &'a Url,
     transport: Transport,
+    /// Since TCP was refused.
+    tried_udp: bool,
     dialogue: Dialogue,
     early: Early,
 }
@@ -82,6 +84,7 @@ impl<'a> Attempt<'a> {
             client,
             url,
             transport: access.transport,
+            tried_udp: false,
             dialogue: Dialogue::new(connection, auth),
             early: Early::default(),
         })
@@ -116,6 +119,7 @@ impl<'a> Attempt<'a> {
         if refused && self.transport == Transport::Either && !self.url.is_tls() {
             tracing::debug!(url = %self.url, "the camera does not send over TCP; trying UDP");
             ports = Some(self.ports().await?);
+            self.tried_udp = true;
             set_up = answered!(self.set_up(&track_url, ports.as_ref()));
         }
         self.granted(&Method::Setup, &set_up)?;
@@ -176,6 +180,7 @@ impl<'a> Attempt<'a> {
                 media,
                 track: chosen.track,
                 receiver,
+                refuses_tcp: self.tried_udp,
                 keepalive: Keepalive::new(session_timeout, knows_get_parameter),
             },
         ))))
@@ -223,8 +228,8 @@ impl<'a> Attempt<'a> {
         }
         let unsupported = match self.transport {
             _ if self.url.is_tls() => "does not send packets over TCP",
-            Transport::Either => "sends packets neither over TCP nor over UDP",
-            Transport::Tcp => "does not send packets over TCP; try UDP",
+            Transport::Either if self.tried_udp => "sends packets neither over TCP nor over UDP",
+            Transport::Either | Transport::Tcp => "does not send packets over TCP; try UDP",
             Transport::Udp => "does not send packets over UDP; try TCP",
         };
         Err(refusal(method, response.status(), unsupported))

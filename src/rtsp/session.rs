@@ -34,6 +34,8 @@ pub(super) struct Parts {
     pub media: Media,
     pub track: Track,
     pub receiver: Receiver,
+    /// It was asked for packets over TCP first.
+    pub refuses_tcp: bool,
     pub keepalive: Keepalive,
 }
 
@@ -277,6 +279,9 @@ impl Session {
 
     fn silence(&self) -> Failure {
         let hint = match self.parts.media {
+            Media::Datagrams(_) if self.parts.refuses_tcp => {
+                "; it does not send over TCP, so a firewall must let its UDP through"
+            }
             Media::Datagrams(_) => "; where a firewall holds UDP back, use TCP",
             Media::Interleaved { .. } => "",
         };

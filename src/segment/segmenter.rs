@@ -164,6 +164,11 @@ impl<P: Clone> Segmenter<P> {
         Ok(())
     }
 
+    /// Payloads kept so far.
+    pub fn payloads(&self) -> &[P] {
+        &self.payloads
+    }
+
     /// Frames, and payloads, of the open segment.
     pub fn pending(&self) -> usize {
         self.payloads.len()

@@ -64,6 +64,7 @@ mod tests {
             ("http://u:p@host/a", "http://other/a"),
             ("http://u:p@host/a", "http://host:8080/a"),
             ("http://u:p@host:8080/a", "https://host/a"),
+            ("http://u:p@host/a", "http://host:443/a"),
             ("https://u:p@host/a", "https://host:8443/a"),
         ] {
             assert!(!keeps(from, to), "{from} to {to}");

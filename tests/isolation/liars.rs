@@ -10,7 +10,7 @@ use std::{
 use headhunt::{
     error::{Error, Kind},
     limits::{WORKER_REDUCED_BYTES, WORKER_SHARED_BYTES},
-    media::{FrameStamp, Gap, GapReason, MediaInfo, MediaSource, MediaTime, Reduction},
+    media::{FrameStamp, Gap, GapReason, MediaEvent, MediaInfo, MediaSource, MediaTime, Reduction},
     video::{Input, VideoLimits, open, worker::Workers},
 };
 use serde::Serialize;
@@ -381,7 +381,7 @@ fn nobody_waits_for_one_that_listens_a_little_now_and_then() {
     let cancel = CancellationToken::new();
     let mut source = open(Input::File(path), &limits, cancel.clone()).unwrap();
     let kept = super::frame(&mut *source);
-    // Some 4 MB, of which it takes 20 KB a second.
+    // Some 2 MB, of which it takes 20 KB a second.
     let how = Reduction {
         masks: vec![vec![(0.123_456_789, 0.987_654_321); 150_000]],
         side: 448,
@@ -399,6 +399,45 @@ fn nobody_waits_for_one_that_listens_a_little_now_and_then() {
     assert!(waited < Duration::from_secs(2), "{waited:?}");
     drop((kept, source));
     assert_eq!(mine(), NONE);
+}
+
+#[test]
+fn a_frame_rate_that_is_no_number_is_none() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = Clip::h264("mp4mux").frames(20).make();
+    for (n, (told, expected)) in [
+        (25.0, Some(25.0)),
+        (f64::NAN, None),
+        (f64::INFINITY, None),
+        (-1.0, None),
+        (5e-324, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let Said::Opened(mut info) = opened() else {
+            panic!("it opens");
+        };
+        info.declared_fps = Some(told);
+        let says = [Said::Started, Said::Opened(info), frame(0, 0)].map(|said| message(&said, ""));
+        let program: PathBuf = dir.path().join(format!("liar{n}"));
+        fs::write(&program, format!("#!/bin/sh\n{}sleep 60\n", says.concat())).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let limits = VideoLimits {
+            workers: Some(Workers {
+                program,
+                ..Workers::of_this_program()
+            }),
+            ..limits()
+        };
+        let mut source =
+            open(Input::File(path.clone()), &limits, CancellationToken::new()).unwrap();
+        let Some(MediaEvent::Opened(info)) = source.next_event().unwrap() else {
+            panic!("it opens first");
+        };
+        assert_eq!(info.declared_fps, expected, "{told}");
+    }
 }
 
 #[test]

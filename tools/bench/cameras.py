@@ -74,15 +74,18 @@ class Server:
             **dict(pair.split("=", 1) for pair in args.set),
         }
         named = {f"HEADHUNT__{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
-        begun = time.monotonic()
+        self.log = log.name
+        self.begun = time.monotonic()
         self.process = subprocess.Popen([args.headhunt, "serve"], env={**os.environ, **named}, stderr=log, stdout=log)
+
+    def wait(self):
         while not self.ready():
             if self.process.poll() is not None:
-                raise SystemExit(f"the server ended: see {log.name}")
-            if time.monotonic() - begun > START_S:
-                raise SystemExit(f"no server within {START_S} s: see {log.name}")
+                raise SystemExit(f"the server ended: see {self.log}")
+            if time.monotonic() - self.begun > START_S:
+                raise SystemExit(f"no server within {START_S} s: see {self.log}")
             time.sleep(0.2)
-        self.start_s = time.monotonic() - begun
+        self.start_s = time.monotonic() - self.begun
 
     def ready(self):
         try:
@@ -152,6 +155,9 @@ class Camera:
             self.state = "ended"
         except grpc.RpcError as error:
             self.state = f"{error.code().name}: {error.details()}"
+        except Exception as error:
+            self.state = f"{type(error).__name__}: {error}"
+            raise
 
     def on(self, d, response, now):
         kind = response.WhichOneof("message")
@@ -180,6 +186,13 @@ def mean_between(before, after, name, **labels):
     return total / count if count else float("nan")
 
 
+def known(value):
+    """JSON has no NaN: what was not measured is null."""
+    if isinstance(value, dict):
+        return {key: known(inner) for key, inner in value.items()}
+    return None if value != value else value
+
+
 def measure(args, server, cameras):
     for camera in cameras:
         camera.forget()
@@ -202,7 +215,7 @@ def measure(args, server, cameras):
     }
     return {
         "cameras": len(cameras),
-        "refused": sum(camera.state.startswith("RESOURCE_EXHAUSTED") for camera in cameras),
+        "open": sum(camera.state == "open" for camera in cameras),
         "states": collections.Counter(camera.state[:160] for camera in cameras if camera.state != "open"),
         "seconds": round(lasted, 1),
         "segments": sum(scored for scored, _, _ in taken),
@@ -234,6 +247,7 @@ def main():
         moments = random.Random(args.seed)
         try:
             server = Server(args, log)
+            server.wait()
             print(f"# serving after {server.start_s:.1f} s", file=sys.stderr, flush=True)
             print("| cameras | scored of expected | not scored, s | late: p50, p99, most, s | batch | busy cores | stages, ms |")
             print("|---|---|---|---|---|---|---|", flush=True)
@@ -248,7 +262,7 @@ def main():
                 row = measure(args, server, cameras)
                 stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in row["stages_ms"].items())
                 print(
-                    f"| {number - row['refused']} of {number} | {row['segments']} of {row['expected']:.0f} | "
+                    f"| {row['open']} of {number} | {row['segments']} of {row['expected']:.0f} | "
                     f"{sum(row['gaps_s'].values()):.1f} | {row['delay_p50_s']:.3f}, {row['delay_p99_s']:.3f}, "
                     f"{row['delay_most_s']:.3f} | {row['batch']:.2f} | {row['cpu_cores']:.2f} | {stages} |",
                     flush=True,
@@ -256,7 +270,7 @@ def main():
                 for state, count in row["states"].items():
                     print(f"# {count} of them: {state}", file=sys.stderr, flush=True)
                 if out:
-                    out.write(json.dumps({"start_s": server.start_s, **row}) + "\n")
+                    out.write(json.dumps(known({"start_s": server.start_s, **row}), allow_nan=False) + "\n")
                     out.flush()
         finally:
             for process in [server and server.process, *(camera.process for camera in cameras)]:

@@ -172,8 +172,25 @@ impl Preparer {
         if self.raw_bytes > RAW_PICTURES_MAX_BYTES {
             let started = Instant::now();
             let reducer = &self.reducer;
-            self.segmenter
-                .map_pending(|sample| sample.reduced(reducer))?;
+            // As in `pictures`.
+            let raw = |sample: &&Sample| matches!(sample, Sample::Raw(_));
+            let ahead: Vec<Sample> = self
+                .segmenter
+                .payloads()
+                .iter()
+                .filter(raw)
+                .cloned()
+                .collect();
+            let mut ahead = ahead.into_iter();
+            let ask = |sample: Sample| sample.ahead(reducer, false);
+            ahead.by_ref().take(WORKER_PICTURES_AHEAD).for_each(ask);
+            self.segmenter.map_pending(|sample| {
+                let reduced = sample.reduced(reducer);
+                if raw(&sample) {
+                    ahead.next().into_iter().for_each(ask);
+                }
+                reduced
+            })?;
             self.raw_bytes = 0;
             metrics::stage(Stage::Preprocess, started.elapsed());
         }

@@ -196,7 +196,7 @@ fn checked(spool_dir: &Path, files_confined: bool, server: Option<Pid>) -> Check
         faults.extend(read.map(|what| format!("it can {what}")));
     }
     Checked {
-        faults,
+        faults: faults.join("; "),
         files_confined,
     }
 }

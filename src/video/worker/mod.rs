@@ -117,7 +117,7 @@ impl Workers {
                 Some(FromWorker::Checked(checked)) => {
                     return Err(unusable(Error::precondition(format!(
                         "one is not confined: {}",
-                        words::plain(&checked.faults.join("; "))
+                        words::plain(&checked.faults)
                     ))));
                 }
                 Some(FromWorker::Failed(fault)) => return Err(unusable(fault.into())),

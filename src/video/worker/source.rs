@@ -194,6 +194,8 @@ impl RemoteSource {
                 Ok(Some(MediaEvent::Opened(MediaInfo {
                     container: words::plain(&info.container),
                     codec: words::plain(&info.codec),
+                    // What no camera and no file has says nothing.
+                    declared_fps: info.declared_fps.filter(|fps| (1e-3..=1e6).contains(fps)),
                     ..info
                 })))
             }
