@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -114,19 +114,26 @@ fn message(said: &Said, body: &str) -> String {
     format!("printf '{octal}'\n")
 }
 
-/// What comes of a source whose decoder process is this script.
-fn of(script: &str) -> Error {
-    let dir = tempfile::tempdir().unwrap();
-    let program: PathBuf = dir.path().join("liar");
-    fs::write(&program, format!("#!/bin/sh\n{script}")).unwrap();
+/// Limits whose decoder process is this script, in a file of that folder.
+fn lying(dir: &Path, script: &str) -> VideoLimits {
+    let program = dir.join("liar");
+    fs::write(&program, format!("#!/bin/bash\n{script}")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let limits = VideoLimits {
-        stall_timeout: Duration::from_millis(300),
+    VideoLimits {
         workers: Some(Workers {
             program,
             ..Workers::of_this_program()
         }),
         ..limits()
+    }
+}
+
+/// What comes of a source whose decoder process is this script.
+fn of(script: &str) -> Error {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = VideoLimits {
+        stall_timeout: Duration::from_millis(300),
+        ..lying(dir.path(), script)
     };
     let path = Clip::h264("mp4mux").frames(20).make();
     let begun = Instant::now();
@@ -363,20 +370,11 @@ fn what_a_process_says_is_checked() {
 fn nobody_waits_for_one_that_listens_a_little_now_and_then() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let program: PathBuf = dir.path().join("trickle");
     let says: String = [Said::Started, opened(), frame(0, 0)]
         .map(|said| message(&said, ""))
         .concat();
     let listens = "while :; do dd bs=4096 count=1 <&1 >/dev/null 2>&1; sleep 0.2; done";
-    fs::write(&program, format!("#!/bin/bash\n{says}{listens}\n")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let limits = VideoLimits {
-        workers: Some(Workers {
-            program,
-            ..Workers::of_this_program()
-        }),
-        ..limits()
-    };
+    let limits = lying(dir.path(), &format!("{says}{listens}\n"));
     let path = Clip::h264("mp4mux").frames(20).make();
     let cancel = CancellationToken::new();
     let mut source = open(Input::File(path), &limits, cancel.clone()).unwrap();
@@ -406,31 +404,19 @@ fn a_frame_rate_that_is_no_number_is_none() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = Clip::h264("mp4mux").frames(20).make();
-    for (n, (told, expected)) in [
+    for (told, expected) in [
         (25.0, Some(25.0)),
         (f64::NAN, None),
         (f64::INFINITY, None),
         (-1.0, None),
         (5e-324, None),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    ] {
         let Said::Opened(mut info) = opened() else {
             panic!("it opens");
         };
         info.declared_fps = Some(told);
         let says = [Said::Started, Said::Opened(info), frame(0, 0)].map(|said| message(&said, ""));
-        let program: PathBuf = dir.path().join(format!("liar{n}"));
-        fs::write(&program, format!("#!/bin/sh\n{}sleep 60\n", says.concat())).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let limits = VideoLimits {
-            workers: Some(Workers {
-                program,
-                ..Workers::of_this_program()
-            }),
-            ..limits()
-        };
+        let limits = lying(dir.path(), &(says.concat() + "sleep 60\n"));
         let mut source =
             open(Input::File(path.clone()), &limits, CancellationToken::new()).unwrap();
         let Some(MediaEvent::Opened(info)) = source.next_event().unwrap() else {
